@@ -1,0 +1,2 @@
+//! The `hb` binary.
+fn main() {}
