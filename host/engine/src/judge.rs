@@ -19,8 +19,21 @@ pub const WINDOW_FIELDS: [&str; 9] = ["count", "mean", "sd", "min", "max", "medi
 /// normal's standard deviation). The `ref_` columns describe the means and standard deviations of windows of this
 /// check's own length inside the baseline: what is normal for a window, where neighbouring samples are correlated.
 pub const BASELINE_FIELDS: [&str; 15] = [
-    "count", "mean", "sd", "min", "max", "median", "mad", "p01", "p05", "p95", "p99", "ref_mean", "ref_mean_mad",
-    "ref_sd", "ref_sd_mad",
+    "count",
+    "mean",
+    "sd",
+    "min",
+    "max",
+    "median",
+    "mad",
+    "p01",
+    "p05",
+    "p95",
+    "p99",
+    "ref_mean",
+    "ref_mean_mad",
+    "ref_sd",
+    "ref_sd_mad",
 ];
 
 /// The window's numbers, ordered as [`WINDOW_FIELDS`].
