@@ -14,7 +14,7 @@ use crate::NS_PER_SEC;
 use crate::baseline::Baseline;
 use crate::decision::{BaselineRef, Decision};
 use crate::judge::Judge;
-use crate::partition::{Partition, PartitionInput, RestoreError, World};
+use crate::partition::{Partition, PartitionInput, RestoreError, Sample, World};
 use crate::series::{PartitionKey, SeriesDef, SeriesId};
 use crate::spec::EngineSpec;
 
@@ -164,7 +164,7 @@ pub struct Engine {
     partitions: Vec<Partition>,
     assets: BTreeMap<String, u32>,
     series: Vec<Option<Arc<SeriesDef>>>,
-    /// By series: (source name number, partition, local source, local series); rebuilt when empty.
+    /// By source number and series number; forgotten whenever a generation or baseline may change them.
     routes: Vec<Vec<Route>>,
     sources: Vec<String>,
     samples_since: u64,
@@ -329,7 +329,8 @@ impl Engine {
             if let Route::To { partition, source, series } = route {
                 let p = partition as usize;
                 let before = out.len();
-                self.partitions[p].apply_sample(source, series, s.ordinal[k], s.time_ns[k], s.value[k], judge, out);
+                let sample = Sample { source, series, ordinal: s.ordinal[k], time_ns: s.time_ns[k], value: s.value[k] };
+                self.partitions[p].apply_sample(sample, judge, out);
                 self.count_decisions(&out[before..]);
                 // The source's clock follows what its partitions believe, so one wild time wakes nobody.
                 if let Some(mark) = self.partitions[p].mark(source)

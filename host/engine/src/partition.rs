@@ -37,8 +37,8 @@ pub enum PartitionInput {
     Source(String),
     /// A series appears; it gets the next series number.
     Series(SeriesDef),
-    /// A sample: source number, series number, frame ordinal, event time in ns, value.
-    Sample(u32, u32, u64, i64, f64),
+    /// A sample.
+    Sample(Sample),
     /// The clock of the sources that feed this partition reached this time, ns.
     Wake(i64),
     /// From now on this generation judges.
@@ -47,6 +47,21 @@ pub enum PartitionInput {
     Baseline(String, Option<BaselineRef>),
     /// A source has ended: what is complete is judged now. Source number.
     Seal(u32),
+}
+
+/// A sample as a partition sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Source number.
+    pub source: u32,
+    /// Series number.
+    pub series: u32,
+    /// Frame it came from.
+    pub ordinal: u64,
+    /// Event time, ns.
+    pub time_ns: i64,
+    /// Value.
+    pub value: f64,
 }
 
 /// Content a partition refers to by hash.
@@ -86,8 +101,8 @@ struct Source {
     name: String,
     /// Newest accepted event time, ns.
     mark: Option<i64>,
-    /// Samples whose time jumped and is not confirmed: series, ordinal, time, value.
-    held: Vec<(u32, u64, i64, f64)>,
+    /// Samples whose time jumped and is not confirmed.
+    held: Vec<Sample>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -238,8 +253,8 @@ impl Partition {
 
     /// Takes one input and appends what follows from it.
     pub fn apply(&mut self, input: PartitionInput, world: &World, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
-        if let PartitionInput::Sample(source, series, ordinal, t, value) = input {
-            return self.apply_sample(source, series, ordinal, t, value, judge, out);
+        if let PartitionInput::Sample(sample) = input {
+            return self.apply_sample(sample, judge, out);
         }
         self.range.add(&input);
         match input {
@@ -268,74 +283,48 @@ impl Partition {
 
     /// Takes a sample without building an input for it: the hot path of [`Partition::apply`].
     #[inline]
-    pub fn apply_sample(
-        &mut self,
-        source: u32,
-        series: u32,
-        ordinal: u64,
-        t: i64,
-        value: f64,
-        judge: &mut dyn Judge,
-        out: &mut Vec<Effect>,
-    ) {
-        self.range.add_sample(source, series, ordinal, t, value);
-        self.sample(source, series, ordinal, t, value, judge, out);
-    }
-
-    #[inline]
-    fn sample(
-        &mut self,
-        source: u32,
-        series: u32,
-        ordinal: u64,
-        t: i64,
-        value: f64,
-        judge: &mut dyn Judge,
-        out: &mut Vec<Effect>,
-    ) {
-        let src = &mut self.sources[source as usize];
+    pub fn apply_sample(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        self.range.add_sample(&sample);
         let max_jump = self.spec.max_jump_ns;
+        let src = &mut self.sources[sample.source as usize];
+        let t = sample.time_ns;
         let near = src.mark.is_none_or(|m| t <= m.saturating_add(max_jump) && t >= m.saturating_sub(max_jump));
-        if near {
-            if !src.held.is_empty() {
-                let wrong = std::mem::take(&mut src.held);
-                self.refuse(Refusal::Jumped, &wrong, out);
-            }
-            self.accept(source, series, ordinal, t, value, judge, out);
-            return;
+        if !near {
+            return self.hold(sample, judge, out);
         }
-        // Held samples must agree among themselves, or the newest one starts a new suspicion.
-        if src.held.iter().any(|h| h.2.abs_diff(t) > max_jump.unsigned_abs()) || src.held.len() >= JUMP_HELD_MAX {
+        if !src.held.is_empty() {
             let wrong = std::mem::take(&mut src.held);
             self.refuse(Refusal::Jumped, &wrong, out);
         }
-        let src = &mut self.sources[source as usize];
-        src.held.push((series, ordinal, t, value));
-        let mut times: Vec<i64> = src.held.iter().map(|h| h.2).collect();
+        self.accept(sample, judge, out);
+    }
+
+    /// Keeps a sample whose time jumped until enough others say the same.
+    #[cold]
+    fn hold(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        let max_jump = self.spec.max_jump_ns.unsigned_abs();
+        let src = &mut self.sources[sample.source as usize];
+        // Held samples must agree among themselves, or the newest one starts a new suspicion.
+        let disagree = src.held.iter().any(|h| h.time_ns.abs_diff(sample.time_ns) > max_jump);
+        let wrong = if disagree || src.held.len() >= JUMP_HELD_MAX { std::mem::take(&mut src.held) } else { vec![] };
+        src.held.push(sample);
+        let mut times: Vec<i64> = src.held.iter().map(|h| h.time_ns).collect();
         times.sort_unstable();
         times.dedup();
-        if times.len() >= JUMP_CONFIRM_TIMES {
-            let believed = std::mem::take(&mut src.held);
-            if src.mark.is_some_and(|m| t < m) {
-                self.restart_clock(source);
-            }
-            for (series, ordinal, t, value) in believed {
-                self.accept(source, series, ordinal, t, value, judge, out);
-            }
+        let believed = if times.len() >= JUMP_CONFIRM_TIMES { std::mem::take(&mut src.held) } else { vec![] };
+        let back = src.mark.is_some_and(|m| sample.time_ns < m);
+        self.refuse(Refusal::Jumped, &wrong, out);
+        if back && !believed.is_empty() {
+            self.restart_clock(sample.source);
+        }
+        for sample in believed {
+            self.accept(sample, judge, out);
         }
     }
 
     /// Files a sample whose time is believed, then judges what it completes.
-    fn accept(
-        &mut self,
-        source: u32,
-        series: u32,
-        ordinal: u64,
-        t: i64,
-        value: f64,
-        judge: &mut dyn Judge,
-        out: &mut Vec<Effect>,
-    ) {
+    fn accept(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        let (t, series) = (sample.time_ns, sample.series as usize);
         let mut refusal = None;
         for w in &mut self.grids {
             let judged = w.next_end.map_or(i64::MIN, |end| end - w.grid.step_ns());
@@ -355,15 +344,13 @@ impl Partition {
                 refusal = Some(Refusal::Cap);
                 continue;
             }
-            w.grid.push(series as usize, t, value);
+            w.grid.push(series, t, sample.value);
         }
         if let Some(why) = refusal {
-            self.refuse(why, &[(series, ordinal, t, value)], out);
+            self.refuse(why, &[sample], out);
         }
-        if !self.series[series as usize].seen {
-            self.series[series as usize].seen = true;
-        }
-        let src = &mut self.sources[source as usize];
+        self.series[series].seen = true;
+        let src = &mut self.sources[sample.source as usize];
         if src.mark.is_none_or(|m| t > m) {
             src.mark = Some(t);
             self.now_ns = self.now_ns.max(t);
@@ -430,16 +417,16 @@ impl Partition {
         self.now_ns = i64::MIN;
     }
 
-    fn refuse(&mut self, why: Refusal, samples: &[(u32, u64, i64, f64)], out: &mut Vec<Effect>) {
+    fn refuse(&mut self, why: Refusal, samples: &[Sample], out: &mut Vec<Effect>) {
         let count = samples.len() as u64;
         match why {
             Refusal::Late => self.counts.late += count,
             Refusal::Jumped => self.counts.jumped += count,
             Refusal::Cap => self.counts.shed += count,
         }
-        for &(series, ordinal, time_ns, value) in samples {
-            let series = self.series[series as usize].def.clone();
-            out.push(Effect::Refused { why, ordinal, series, time_ns, value });
+        for s in samples {
+            let series = self.series[s.series as usize].def.clone();
+            out.push(Effect::Refused { why, ordinal: s.ordinal, series, time_ns: s.time_ns, value: s.value });
         }
     }
 
@@ -519,17 +506,17 @@ impl Range {
 
     /// Adds a sample to the hash as 32 bytes.
     #[inline]
-    fn add_sample(&mut self, source: u32, series: u32, ordinal: u64, t: i64, value: f64) {
+    fn add_sample(&mut self, s: &Sample) {
         self.inputs += 1;
         let mut record = [0_u8; 32];
-        record[..4].copy_from_slice(&source.to_le_bytes());
-        record[4..8].copy_from_slice(&series.to_le_bytes());
-        record[8..16].copy_from_slice(&ordinal.to_le_bytes());
-        record[16..24].copy_from_slice(&t.to_le_bytes());
-        record[24..].copy_from_slice(&value.to_bits().to_le_bytes());
+        record[..4].copy_from_slice(&s.source.to_le_bytes());
+        record[4..8].copy_from_slice(&s.series.to_le_bytes());
+        record[8..16].copy_from_slice(&s.ordinal.to_le_bytes());
+        record[16..24].copy_from_slice(&s.time_ns.to_le_bytes());
+        record[24..].copy_from_slice(&s.value.to_bits().to_le_bytes());
         self.hasher.update(&record);
         if let Some(traced) = &mut self.traced {
-            traced.push(PartitionInput::Sample(source, series, ordinal, t, value));
+            traced.push(PartitionInput::Sample(*s));
         }
     }
 }

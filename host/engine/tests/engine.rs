@@ -1,6 +1,8 @@
 //! The engine's contract, through its public doors: the same journal gives the same bytes, bad time is data, and a
 //! recovered engine goes on as if it had never stopped.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps too much fails, as it should")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
