@@ -1,1 +1,3 @@
-//! Placeholder.
+//! `hb`: everything with effects. Plugins, policies, transports and state around the engine.
+
+pub mod plugin;
