@@ -1,7 +1,7 @@
 //! The bindings that wit-bindgen makes of `wit/hb.wit`: one module per world, all with the same records.
 
-// The generator's pointer work is the only unsafe code of a plugin. The lint `unsafe_code` does not look into it.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+// The generator's pointer work is the only unsafe code of a plugin.
+#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 
 /// Everything a plugin may call, and the shared records.
 pub mod imports {

@@ -3,7 +3,7 @@
 use hb_sdk::{Fault, Frame, Normalizer, Out};
 
 mod bindings {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+    #![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
     wit_bindgen::generate!({
         inline: "
             package example:power@1.0.0;

@@ -1,6 +1,6 @@
 //! wrong-world is a component that exports nothing the host knows.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 
 wit_bindgen::generate!({
     inline: "
