@@ -1,3 +1,4 @@
 //! `hb`: everything with effects. Plugins, policies, transports and state around the engine.
 
 pub mod plugin;
+pub mod policy;
