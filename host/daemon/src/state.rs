@@ -129,9 +129,11 @@ struct Shared {
     database: RwLock<Option<Database>>,
 }
 
+type Open = Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>;
+
 /// Where the database comes from, again after an error.
 struct Place {
-    open: Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>,
+    open: Open,
     path: Option<PathBuf>,
     boot_id: fn() -> String,
 }
@@ -191,12 +193,13 @@ impl State {
         if self.poisoned {
             return Err(StateError::Poisoned);
         }
-        let result = self.try_commit(&commit, signer);
+        let result = self.try_commit(commit, signer);
         self.poisoned = result.as_ref().is_err_and(|error| !error.is_harmless());
         result
     }
 
-    fn try_commit(&mut self, commit: &Commit, signer: &Signer) -> Result<Committed, StateError> {
+    fn try_commit(&mut self, mut commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
+        let entries = std::mem::take(&mut commit.entries);
         let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         let txn = begin_write(database.as_ref().ok_or(StateError::Poisoned)?)?;
         let mut writer = Writer {
@@ -207,8 +210,8 @@ impl State {
             program: &commit.program,
             lane: &commit.lane,
         };
-        let written = writer.write(commit).and_then(|()| {
-            let (first_entry, checkpoint, head) = log::append(&txn, &self.shared.identity, &commit.entries, signer)?;
+        let written = writer.write(&commit).and_then(|()| {
+            let (first_entry, checkpoint, head) = log::append(&txn, &self.shared.identity, entries, signer)?;
             let txn = host::next_commit(&txn)?;
             Ok(Committed { txn, first_entry, checkpoint, body: head.body, signature: head.signature })
         });

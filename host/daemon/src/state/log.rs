@@ -71,7 +71,7 @@ pub enum LogProblem {
 pub(super) fn append(
     txn: &WriteTransaction,
     identity: &Identity,
-    entries: &[NewEntry],
+    entries: Vec<NewEntry>,
     signer: &Signer,
 ) -> Result<(u64, Checkpoint, LogHead), StateError> {
     let stored = host::log_head(&txn.open_table(tables::HOST)?)?;
@@ -91,7 +91,7 @@ pub(super) fn append(
     let mut table = txn.open_table(tables::ENTRIES)?;
     for entry in entries {
         let seq = frontier.size;
-        let entry = Entry { seq, time_ns: entry.time_ns, kind: entry.kind.clone(), body: entry.body.clone() };
+        let entry = Entry { seq, time_ns: entry.time_ns, kind: entry.kind, body: entry.body };
         let bytes = entry.try_encode().map_err(|error| refused("log_entries", chain(&error)))?;
         table.insert(seq, Put::new().rest(&bytes).done().as_slice())?;
         tiles.put(&frontier.append(tree::leaf_hash(&bytes)));

@@ -21,7 +21,7 @@ pub(super) fn signer() -> &'static Signer {
 pub(super) fn payload(n: u64) -> Vec<u8> {
     let mut dice = Dice(n);
     let len = 10 + dice.roll(9_000);
-    (0..len).map(|i| if n % 2 == 0 { dice.roll(256) as u8 } else { i as u8 }).collect()
+    (0..len).map(|i| if n.is_multiple_of(2) { dice.roll(256) as u8 } else { i as u8 }).collect()
 }
 
 pub(super) fn decision(n: u64) -> DecisionRow {
@@ -435,4 +435,82 @@ fn a_reader_sees_one_commit_and_nothing_later() {
     assert_eq!(reader.journal_end(PROGRAM, LANE).unwrap(), 10);
     let count = std::thread::spawn(move || reader_elsewhere.reader().unwrap().commits().unwrap()).join().unwrap();
     assert_eq!(count, 20);
+}
+
+#[test]
+#[ignore = "a measurement, not a test: run it alone, with --nocapture"]
+fn measure_300_commits_of_ten_thousand_samples() {
+    const COMMITS: u64 = 300;
+    const SAMPLES: u64 = 10_000;
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let mut state = State::open(dir.path(), Options::default()).unwrap();
+    let mut dice = Dice(1);
+    let mut walk = vec![100.0_f64; 1_000];
+    let proc = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+    let cpu_ticks = || -> u64 {
+        let stat = proc("stat");
+        stat.rsplit(')').next().unwrap().split(' ').skip(12).take(2).map(|t| t.parse::<u64>().unwrap()).sum()
+    };
+    let (mut raw, mut ticks, mut wall) = (0, 0, std::time::Duration::ZERO);
+    for n in 0..COMMITS {
+        let (mut ids, mut times, mut values, mut frames) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for i in 0..SAMPLES {
+            let series = (i % 1_000) as usize;
+            walk[series] += (dice.roll(2_001) as f64 - 1_000.0) / 997.0;
+            let time = 1_763_700_000_000_000_000 + (n * SAMPLES + i) * 100_000 + dice.roll(9_000);
+            ids.extend_from_slice(&(series as u32).to_le_bytes());
+            times.extend_from_slice(&time.to_le_bytes());
+            values.extend_from_slice(&walk[series].to_le_bytes());
+            frames.extend_from_slice(
+                format!(
+                    "{{\"topic\":\"plant/motor-{}/{}\",\"ts\":{time},\"value\":{:.5},\"unit\":\"mm/s\",\"quality\":\"good\"}}\n",
+                    series / 10, series % 10, walk[series]
+                )
+                .as_bytes(),
+            );
+        }
+        let bytes = [ids, times, values].concat();
+        raw += bytes.len() + frames.len();
+        let commit = Commit {
+            journal: vec![JournalRow { seq: n, count: 1, bytes }],
+            frames: vec![FrameBlock {
+                source: "mqtt".to_owned(),
+                first: n * SAMPLES,
+                count: SAMPLES as u32,
+                bytes: frames,
+            }],
+            decisions: (1..=10).map(|i| DecisionRow { seq: n, ..decision(n * 10 + i) }).collect(),
+            entries: (1..=10).map(|i| entry(n * 10 + i)).collect(),
+            cursors: vec![("mqtt".to_owned(), n.to_le_bytes().to_vec())],
+            counters: vec![("samples".to_owned(), SAMPLES)],
+            ..empty()
+        };
+        let (before, start) = (cpu_ticks(), std::time::Instant::now());
+        state.commit(commit, signer()).unwrap();
+        ticks += cpu_ticks() - before;
+        wall += start.elapsed();
+    }
+    let megabytes = raw as f64 / 1e6;
+    let cpu = ticks as f64 / 100.0;
+    let stats = state.stats().unwrap();
+    let rss: String =
+        proc("status").lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("VmHWM")).collect();
+    println!(
+        "{megabytes:.0} MB raw in {COMMITS} commits: {:.2} s wall ({:.0} MB/s, {:.1} ms/commit), {cpu:.2} s CPU ({:.0} MB/s); {stats:?}; {rss}",
+        wall.as_secs_f64(),
+        megabytes / wall.as_secs_f64(),
+        wall.as_secs_f64() * 1e3 / COMMITS as f64,
+        megabytes / cpu,
+    );
+    let start = std::time::Instant::now();
+    let reader = state.reader().unwrap();
+    let rows = reader.journal(PROGRAM, LANE, 0).unwrap().map(|row| row.unwrap().bytes.len()).sum::<usize>();
+    println!("journal read back: {} MB in {:.2} s", rows / 1_000_000, start.elapsed().as_secs_f64());
+    let start = std::time::Instant::now();
+    let key = PublicKey::parse(&signer().public_text()).unwrap();
+    println!(
+        "{} log entries verified in {:.2} s",
+        reader.verify_log(&key).unwrap().size,
+        start.elapsed().as_secs_f64()
+    );
 }

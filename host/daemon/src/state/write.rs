@@ -142,7 +142,7 @@ impl Writer<'_> {
         }
         let mut table = self.txn.open_table(tables::SERIES)?;
         for (id, definition) in series {
-            insert_once(&mut table, "series", (self.program, *id), &Put::new().rest(definition).done())?;
+            insert_once(&mut table, "series", &(self.program, *id), &Put::new().rest(definition).done())?;
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Writer<'_> {
                 .text(&row.check)
                 .rest(&row.bytes)
                 .done();
-            insert_once(&mut table, "decisions", (self.program, self.lane, row.seq, place), &value)?;
+            insert_once(&mut table, "decisions", &(self.program, self.lane, row.seq, place), &value)?;
             let value = Put::new().u64(row.seq).u32(place).done();
             ids.insert((self.program, row.id.as_bytes(), self.lane), value.as_slice())?;
         }
@@ -183,7 +183,7 @@ impl Writer<'_> {
         for row in rows {
             let key = (program, lane, row.asset.as_str(), row.seq);
             let value = Put::new().rest(row.hash.as_bytes()).done();
-            if insert_once(&mut ids, "snapshots", key, &value)? {
+            if insert_once(&mut ids, "snapshots", &key, &value)? {
                 let key = |fragment| (program, lane, row.asset.as_str(), row.seq, fragment);
                 self.packer.write("snapshots", &mut blocks, key, 1, &row.bytes)?;
             }
@@ -320,7 +320,7 @@ impl Writer<'_> {
         let mut table = self.txn.open_table(tables::BASELINES)?;
         for row in rows {
             let value = Put::new().rest(row.hash.as_bytes()).rest(&row.meta).done();
-            insert_once(&mut table, "baselines", (self.program, row.version), &value)?;
+            insert_once(&mut table, "baselines", &(self.program, row.version), &value)?;
         }
         Ok(())
     }
@@ -357,18 +357,18 @@ impl Writer<'_> {
 }
 
 /// Inserts a row that never changes; says whether it is new. Writing the same again is fine, something else is not.
-fn insert_once<'k, K: redb::Key + 'static>(
+fn insert_once<K: redb::Key + 'static>(
     table: &mut Table<'_, K, &'static [u8]>,
     name: &'static str,
-    key: K::SelfType<'k>,
+    key: &K::SelfType<'_>,
     value: &[u8],
 ) -> Result<bool, StateError> {
-    let stored = table.get(&key)?.map(|stored| stored.value() == value);
+    let stored = table.get(key)?.map(|stored| stored.value() == value);
     match stored {
         Some(true) => Ok(false),
         Some(false) => Err(refused(name, format!("{key:?} is stored already, with another content"))),
         None => {
-            table.insert(&key, value)?;
+            table.insert(key, value)?;
             Ok(true)
         }
     }
