@@ -16,6 +16,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod host;
+mod lists;
 mod lock;
 mod log;
 mod reader;
@@ -37,8 +38,9 @@ pub use self::commit::{
     BaselineRow, Commit, Committed, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow,
 };
 pub use self::error::StateError;
+pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
 pub use self::log::{LogProblem, LogSummary, SignedHead};
-pub use self::reader::{DeadCount, DecisionFilter, Lookup, QuarantineCount, QuarantineSample, Reader};
+pub use self::reader::{DecisionFilter, Lookup, Reader};
 
 use self::block::Packer;
 use self::host::{Identity, LastRun};
@@ -94,6 +96,8 @@ pub struct Opened {
     pub unclean: bool,
     /// The machine went down under the last run, so every page was verified.
     pub verified: bool,
+    /// Verifying found damage beside the acknowledged data and repaired it.
+    pub repaired: bool,
 }
 
 /// How much room the state takes.
@@ -336,15 +340,13 @@ fn open_database(place: &Place, options: &Options) -> Result<(Database, Identity
     // A killed process loses nothing the kernel still holds. A machine that went down may have torn pages, and the
     // store's quick recovery does not look for them.
     let verified = unclean && (boot_id.is_empty() || boot_id != last.boot_id);
-    if verified {
-        database.check_integrity()?;
-    }
+    let repaired = verified && !database.check_integrity()?;
     let now = LastRun { boot_id, clean: false };
     if now != last {
         // Skipped when it stands there already: a reopen on a full disk must not need room.
         note_run(&database, &now)?;
     }
-    Ok((database, identity, Opened { created: false, unclean, verified }))
+    Ok((database, identity, Opened { created: false, unclean, verified, repaired }))
 }
 
 fn note_run(database: &Database, run: &LastRun) -> Result<(), StateError> {

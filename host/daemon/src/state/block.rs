@@ -19,7 +19,7 @@ const FRAGMENT_BYTES: usize = 4_000;
 /// Bytes of a page that key and value of one fragment may take together: 4,096 less the leaf's own bookkeeping.
 const PAGE_ROOM_BYTES: usize = 4_064;
 /// Smallest useful fragment in bytes; reached only by absurdly long keys, which then pay with a second page.
-const FRAGMENT_MIN_BYTES: usize = 1_024;
+const FRAGMENT_MIN_BYTES: usize = 2_048;
 /// Version byte, codec byte and checksum before a fragment's content.
 const FRAGMENT_HEAD_BYTES: usize = 2 + CHECK_BYTES;
 /// Bytes of the SHA-256 that are kept per fragment.

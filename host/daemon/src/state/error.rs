@@ -138,6 +138,8 @@ impl From<redb::DatabaseError> for StateError {
     fn from(error: redb::DatabaseError) -> Self {
         match error {
             redb::DatabaseError::Storage(storage) => storage.into(),
+            // Our own lock comes first, so this is a foreign tool with the file open.
+            redb::DatabaseError::DatabaseAlreadyOpen => Self::Locked { dir: PathBuf::from("hb.redb"), pid: 0 },
             redb::DatabaseError::UpgradeRequired(found) => {
                 Self::Version { found: u32::from(found), supported: super::SCHEMA_VERSION }
             }

@@ -267,7 +267,7 @@ fn small_tables_come_back_per_program() {
     assert_eq!(reader.cases(PROGRAM).unwrap(), pair("c1", b"case"));
     assert_eq!(reader.case("other", "c1").unwrap(), None);
     assert_eq!(reader.custody(PROGRAM, "c1").unwrap(), [b"opened".to_vec(), b"sealed".to_vec()]);
-    assert_eq!(reader.baselines(PROGRAM).unwrap(), [baseline.clone()]);
+    assert_eq!(reader.baselines(PROGRAM).unwrap(), std::slice::from_ref(&baseline));
     assert_eq!(reader.baseline(PROGRAM, 3).unwrap(), Some(baseline));
     assert_eq!(reader.tags(PROGRAM).unwrap(), [("golden".to_owned(), 3)]);
     assert_eq!(reader.blob(&Hash::of(b"stats")).unwrap().unwrap(), b"stats");
@@ -378,7 +378,7 @@ fn a_directory_holds_one_state_for_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let mut state = State::open(&path, Options::default()).unwrap();
-    assert_eq!(state.opened(), Opened { created: true, unclean: false, verified: false });
+    assert_eq!(state.opened(), Opened { created: true, unclean: false, verified: false, repaired: false });
     let id = state.host_id().to_owned();
     assert_eq!((id.len(), state.epoch(), state.origin()), (16, 1, format!("hb/{id}/1")));
     fill(&mut state, 1..=2);
@@ -388,7 +388,7 @@ fn a_directory_holds_one_state_for_one_process() {
 
     fs::write(path.join(NEW_FILE_NAME), b"left over").unwrap();
     let state = State::open(&path, Options::default()).unwrap();
-    assert_eq!(state.opened(), Opened { created: false, unclean: false, verified: false });
+    assert_eq!(state.opened(), Opened { created: false, unclean: false, verified: false, repaired: false });
     assert_eq!(state.host_id(), id);
     assert_eq!(state.reader().unwrap().commits().unwrap(), 2);
     assert!(state.reader().unwrap().rows().unwrap().contains(&("series", 2)));
@@ -399,7 +399,7 @@ fn only_an_unclean_end_under_another_boot_is_verified() {
     let disk = Disk::new();
     let open = |boot: fn() -> String| open_on(&disk, boot).unwrap();
     let kill = |mut state: State| state.poisoned = true; // a killed process writes no farewell
-    let opened = |unclean, verified| Opened { created: false, unclean, verified };
+    let opened = |unclean, verified| Opened { created: false, unclean, verified, repaired: false };
     drop(open(first_boot));
     let state = open(other_boot);
     assert_eq!(state.opened(), opened(false, false));
@@ -422,6 +422,16 @@ fn another_schema_is_refused() {
     drop(state);
     let error = open_on(&disk, first_boot).err().unwrap();
     assert!(matches!(error, StateError::Version { found: 9, supported: 1 }), "{error}");
+}
+
+#[test]
+fn the_state_and_its_readers_move_between_threads() {
+    fn moves<T: Send>() {}
+    fn shared<T: Sync>() {}
+    moves::<State>();
+    moves::<Reader>();
+    moves::<Readers>();
+    shared::<Readers>();
 }
 
 #[test]
