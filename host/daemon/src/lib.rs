@@ -1,4 +1,5 @@
-//! Placeholder.
+//! `hb`: everything with effects. Plugins, policies, transports and state around the engine.
 
 pub mod keys;
+pub mod plugin;
 pub mod state;

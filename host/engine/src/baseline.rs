@@ -1,4 +1,4 @@
-//! What is normal: statistics of clean telemetry, per series, and of windows inside it, per check.
+//! What is normal: statistics of clean telemetry, per series.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,9 @@ use hb_log::cbor;
 use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::judge::{BASELINE_FIELDS, BaselineRow};
+use crate::judge::BaselineRow;
 use crate::series::SeriesDef;
 use crate::stats::{Moments, median_mad, sorted_quantile};
-use crate::window::Grid;
 
 /// Most values of one series that enter a baseline: 4 million are 32 MB and a month at 1.5 Hz. Beyond it every other
 /// value is dropped, again and again, which keeps the whole span covered.
@@ -35,26 +34,8 @@ pub struct Baseline {
 pub struct SeriesBaseline {
     /// Identity.
     pub series: SeriesDef,
-    /// The first eleven columns of [`BASELINE_FIELDS`].
-    pub values: [f64; VALUE_FIELDS],
-    /// How windows of a given shape behave, by (window, step) in ns.
-    pub windows: Vec<WindowReference>,
-}
-
-/// Columns of [`BASELINE_FIELDS`] that describe single values.
-pub const VALUE_FIELDS: usize = 11;
-
-/// Centre and spread of window means and window standard deviations.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WindowReference {
-    /// Window length, ns.
-    pub window_ns: i64,
-    /// Step, ns.
-    pub every_ns: i64,
-    /// Windows seen.
-    pub windows: u64,
-    /// Median of means, its MAD, median of standard deviations, its MAD.
-    pub stats: [f64; BASELINE_FIELDS.len() - VALUE_FIELDS],
+    /// The columns of [`crate::judge::BASELINE_FIELDS`].
+    pub values: BaselineRow,
 }
 
 impl Baseline {
@@ -77,25 +58,10 @@ impl Baseline {
     }
 }
 
-impl SeriesBaseline {
-    /// The columns of [`BASELINE_FIELDS`] for a check with this window; window columns are NaN when the baseline was
-    /// made without that shape.
-    pub fn row(&self, window_ns: i64, every_ns: i64) -> BaselineRow {
-        let mut row = [f64::NAN; BASELINE_FIELDS.len()];
-        row[..VALUE_FIELDS].copy_from_slice(&self.values);
-        if let Some(w) = self.windows.iter().find(|w| w.window_ns == window_ns && w.every_ns == every_ns) {
-            row[VALUE_FIELDS..].copy_from_slice(&w.stats);
-        }
-        row
-    }
-}
-
 /// Gathers samples and makes a [`Baseline`] of them.
 #[derive(Debug, Default)]
 pub struct Builder {
     series: BTreeMap<SeriesDef, Gathered>,
-    /// (window, step) of the checks that will compare with it, ns, with the least samples a window must have.
-    shapes: Vec<(i64, i64, u32)>,
 }
 
 #[derive(Debug, Default)]
@@ -106,12 +72,9 @@ struct Gathered {
 }
 
 impl Builder {
-    /// A builder that also learns windows of these shapes: (window ns, step ns, least samples).
-    pub fn new(shapes: impl IntoIterator<Item = (i64, i64, u32)>) -> Self {
-        let mut shapes: Vec<_> = shapes.into_iter().collect();
-        shapes.sort_unstable();
-        shapes.dedup();
-        Builder { series: BTreeMap::new(), shapes }
+    /// A builder that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds one sample.
@@ -150,14 +113,13 @@ impl Builder {
                 start_ns = start_ns.min(first.0);
                 end_ns = end_ns.max(last.0);
             }
-            let windows = self.shapes.iter().filter_map(|&shape| window_reference(&gathered.samples, shape)).collect();
-            series.push(SeriesBaseline { series: def, values: value_fields(&gathered.samples), windows });
+            series.push(SeriesBaseline { series: def, values: columns(&gathered.samples) });
         }
         Baseline { v: Baseline::V, start_ns, end_ns, sources, series }
     }
 }
 
-fn value_fields(samples: &[(i64, f64)]) -> [f64; VALUE_FIELDS] {
+fn columns(samples: &[(i64, f64)]) -> BaselineRow {
     let mut moments = Moments::default();
     for s in samples {
         moments.push(s.1);
@@ -167,43 +129,6 @@ fn value_fields(samples: &[(i64, f64)]) -> [f64; VALUE_FIELDS] {
     let [p01, p05, p95, p99] = [0.01, 0.05, 0.95, 0.99].map(|q| sorted_quantile(&values, q));
     let m = &moments;
     [m.count() as f64, m.mean(), m.sd(), m.min(), m.max(), median, mad, p01, p05, p95, p99]
-}
-
-/// Runs the sliding windows of one shape over sorted samples; `None` when not one window was full.
-fn window_reference(samples: &[(i64, f64)], (window_ns, every_ns, least): (i64, i64, u32)) -> Option<WindowReference> {
-    let (first, last) = (samples.first()?.0, samples.last()?.0);
-    let mut grid = Grid::new(every_ns, (window_ns / every_ns) as usize);
-    let (mut means, mut sds) = (Vec::new(), Vec::new());
-    let mut end = grid.end_after(first.saturating_add(window_ns).saturating_sub(1));
-    let mut close = |grid: &mut Grid, end: i64| {
-        let row = grid.merged(0, end - window_ns, end).row();
-        if row[0] >= f64::from(least.max(1)) {
-            means.push(row[1]);
-            sds.push(row[2]);
-        }
-        grid.forget_before(end - window_ns + every_ns);
-    };
-    for &(t, value) in samples {
-        while t >= end {
-            close(&mut grid, end);
-            // Jump over a gap: windows without a sample say nothing.
-            end = match grid.first_from(end - window_ns + every_ns) {
-                Some(_) => end + every_ns,
-                None => grid.end_after(t).max(end + every_ns),
-            };
-        }
-        grid.push(0, t, value);
-    }
-    if last.saturating_add(1) >= end {
-        close(&mut grid, end);
-    }
-    if means.is_empty() {
-        return None;
-    }
-    let windows = means.len() as u64;
-    let (ref_mean, ref_mean_mad) = median_mad(&mut means);
-    let (ref_sd, ref_sd_mad) = median_mad(&mut sds);
-    Some(WindowReference { window_ns, every_ns, windows, stats: [ref_mean, ref_mean_mad, ref_sd, ref_sd_mad] })
 }
 
 #[cfg(test)]
@@ -217,25 +142,28 @@ mod tests {
 
     #[test]
     fn a_ramp_has_the_statistics_of_a_ramp() {
-        let mut b = Builder::new([(10, 5, 1)]);
+        let mut b = Builder::new();
         for t in 0..100 {
             b.push(&def("ramp"), t, t as f64);
         }
         let base = b.build(vec!["test".into()]);
-        let row = base.find(&def("ramp")).unwrap().row(10, 5);
-        assert_eq!(&row[..7], &[100.0, 49.5, row[2], 0.0, 99.0, 49.5, 25.0]);
-        // Windows [0,10) to [90,100): means 4.5, 9.5, ... 94.5.
-        assert_eq!(base.series[0].windows[0].windows, 19);
-        assert_eq!((row[11], row[12]), (49.5, 25.0));
-        assert!(base.series[0].row(7, 7)[11].is_nan());
+        let row = base.find(&def("ramp")).unwrap().values;
+        assert_eq!(row, [100.0, 49.5, row[2], 0.0, 99.0, 49.5, 25.0, row[7], 4.95, 94.05, row[10]]);
+        assert!((row[2] - libm::sqrt((100.0 * 100.0 - 1.0) / 12.0)).abs() < 1e-12);
         assert!(base.find(&def("other")).is_none());
         assert_eq!((base.start_ns, base.end_ns), (0, 99));
     }
 
     #[test]
-    fn a_gap_makes_no_windows() {
-        let samples: Vec<(i64, f64)> = (0..10).chain(1_000_000..1_000_010).map(|t| (t, 1.0)).collect();
-        let reference = window_reference(&samples, (4, 2, 4)).unwrap();
-        assert_eq!(reference.windows, 8);
+    fn too_many_values_keep_the_whole_span() {
+        let mut b = Builder::new();
+        let n = MAX_VALUES as i64 + MAX_VALUES as i64 / 2;
+        for t in 0..n {
+            b.push(&def("long"), t, t as f64);
+        }
+        let base = b.build(vec![]);
+        let row = base.series[0].values;
+        assert!(row[0] <= MAX_VALUES as f64 && row[0] > MAX_VALUES as f64 / 4.0);
+        assert!((row[5] / n as f64 - 0.5).abs() < 0.01, "the median stays in the middle");
     }
 }

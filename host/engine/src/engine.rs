@@ -56,6 +56,8 @@ pub enum Input<'a> {
         /// Source.
         source: &'a str,
     },
+    /// A frame gave nothing because a guest failed on it. Changes no state; its place in the journal is its meaning.
+    Fault,
 }
 
 /// Samples as columns of equal length.
@@ -301,6 +303,7 @@ impl Engine {
                     }
                 }
             }
+            Input::Fault => self.core.seq += 1,
         }
         self.checkpoint_when_due(&mut out);
         out

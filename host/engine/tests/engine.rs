@@ -77,7 +77,7 @@ fn spec() -> EngineSpec {
 }
 
 fn golden(assets: &[&str]) -> Arc<Baseline> {
-    let mut b = Builder::new([(20 * SEC, 10 * SEC, 1), (60 * SEC, 20 * SEC, 1)]);
+    let mut b = Builder::new();
     for asset in assets {
         for t in 0..600 {
             b.push(&def("volt", asset), t * SEC, (t % 7) as f64);

@@ -64,7 +64,7 @@ impl Partition {
                     let found = baseline.and_then(|b| b.find(&self.series[local].def));
                     PlanRow {
                         local,
-                        baseline: found.map_or([f64::NAN; BASELINE_FIELDS.len()], |s| s.row(c.window_ns, c.every_ns)),
+                        baseline: found.map_or([f64::NAN; BASELINE_FIELDS.len()], |s| s.values),
                         has_baseline: found.is_some(),
                     }
                 })
