@@ -3,4 +3,4 @@
 pub mod config;
 pub mod diagnostic;
 // pub mod report;
-// pub mod transport;
+pub mod transport;
