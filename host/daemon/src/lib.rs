@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod diagnostic;
+pub mod plugin;
 // pub mod report;
 pub mod transport;

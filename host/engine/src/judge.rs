@@ -16,12 +16,9 @@ use crate::series::SeriesDef;
 pub const WINDOW_FIELDS: [&str; 9] = ["count", "mean", "sd", "min", "max", "median", "p05", "p95", "last"];
 
 /// Names of the baseline's columns, in order. `mad` is the raw median absolute deviation (multiply by 1.4826 for a
-/// normal's standard deviation). The `ref_` columns describe the means and standard deviations of windows of this
-/// check's own length inside the baseline: what is normal for a window, where neighbouring samples are correlated.
-pub const BASELINE_FIELDS: [&str; 15] = [
-    "count", "mean", "sd", "min", "max", "median", "mad", "p01", "p05", "p95", "p99", "ref_mean", "ref_mean_mad",
-    "ref_sd", "ref_sd_mad",
-];
+/// normal's standard deviation), `sd` the population standard deviation.
+pub const BASELINE_FIELDS: [&str; 11] =
+    ["count", "mean", "sd", "min", "max", "median", "mad", "p01", "p05", "p95", "p99"];
 
 /// The window's numbers, ordered as [`WINDOW_FIELDS`].
 pub type WindowRow = [f64; WINDOW_FIELDS.len()];

@@ -32,7 +32,7 @@ pub enum SeriesKind {
 }
 
 /// A metric with sorted labels and a unit: the identity of a series.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeriesDef {
     /// Canonical metric name.
     pub metric: String,
