@@ -27,9 +27,16 @@ pub mod cbor;
 pub mod checkpoint;
 pub mod entry;
 pub mod hash;
+pub mod problem;
+pub mod sign;
 pub mod tree;
+
+#[cfg(test)]
+mod testing;
 
 pub use cbor::Bytes;
 pub use checkpoint::Checkpoint;
 pub use entry::Entry;
 pub use hash::{Hash, Hasher};
+pub use problem::Problem;
+pub use sign::PublicKey;

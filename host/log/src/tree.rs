@@ -287,7 +287,7 @@ fn range_root(start: u64, len: u64, nodes: &Nodes) -> Result<Hash, TreeError> {
 
 /// The largest power of two below `len`, for `len` of 2 and more: where RFC 6962 splits a tree.
 fn left_len(len: u64) -> u64 {
-    1 << (63 - (len - 1).leading_zeros())
+    1 << (len - 1).ilog2()
 }
 
 #[cfg(test)]

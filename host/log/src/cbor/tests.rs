@@ -126,18 +126,18 @@ fn other_spellings_are_refused() {
     }
 }
 
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Fields {
+    zeta: u8,
+    a: Option<f32>,
+    list: BTreeMap<String, u8>,
+    bytes: Bytes,
+}
+
 #[test]
 fn maps_are_sorted_by_encoded_key() {
     let map = Value::Map(["aa", "b", "a"].iter().map(|k| (Value::from(*k), Value::Null)).collect());
     assert_eq!(encode(&map), hex("a36161f66162f6626161f6"));
-
-    #[derive(Serialize, Deserialize, PartialEq, Debug)]
-    struct Fields {
-        zeta: u8,
-        a: Option<f32>,
-        list: BTreeMap<String, u8>,
-        bytes: Bytes,
-    }
     let fields = Fields { zeta: 1, a: None, list: BTreeMap::new(), bytes: Bytes(vec![7; 9000]) };
     let bytes = encode(&fields);
     assert_eq!(&bytes[..4], &hex("a46161f6"));

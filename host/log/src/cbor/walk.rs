@@ -75,7 +75,8 @@ impl<'a> Walk<'a> {
             20..=22 => true,
             25 => {
                 let bits = self.unsigned(2, at)?;
-                bits & 0x7c00 != 0x7c00 || bits & 0x03ff == 0 || bits == 0x7e00
+                // Any number, an infinity, or the one NaN.
+                bits & 0x7c00 != 0x7c00 || bits & 0x7fff == 0x7c00 || bits == 0x7e00
             }
             26 => {
                 let f = f64::from(f32::from_bits(self.unsigned(4, at)? as u32));
