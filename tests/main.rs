@@ -1,1 +1,7 @@
-//! Integration tests.
+//! Integration tests: one binary, one module per theme.
+
+mod plugins;
+
+mod support {
+    pub(crate) mod guests;
+}
