@@ -1,5 +1,7 @@
 //! Integration tests: one binary, one module per theme.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, its helpers too")]
+
 mod plugins;
 
 mod support {

@@ -136,7 +136,7 @@ fn a_cache_that_cannot_be_written_costs_time_only() {
 }
 
 fn refusal(built: &Built, wasm: &[u8], grants: &Grants, trust: &Trust) -> LoadError {
-    HOST.load(wasm, built.manifest.clone(), grants, trust).err().expect("refused")
+    HOST.load(wasm, built.manifest.clone(), grants, trust).expect_err("refused")
 }
 
 // A new host each time, as after a restart.

@@ -68,10 +68,10 @@ impl Guest for HostileSource {
                     out.consumed.push(payload.len() as u64);
                     continue;
                 }
+                // An empty frame that ends far beyond the data, before a good one.
                 "falling_ends" if bad => {
-                    push(&mut out.batch, payload, 0, 0);
-                    out.batch.ends.reverse();
-                    out.batch.ends[0] += 1;
+                    push(&mut out.batch, b"", 0, 0);
+                    out.batch.ends.iter_mut().next_back().into_iter().for_each(|end| *end += 1_000);
                 }
                 _ => {}
             }
