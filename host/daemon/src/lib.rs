@@ -4,6 +4,7 @@
 //! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
 //! [`case`] and `evidence` prove what was decided; [`report`] shows it.
 
+pub mod artifact;
 pub mod case;
 pub mod clock;
 pub mod config;

@@ -4,10 +4,11 @@
 //! feed: transport -> source plugin -> normalizer workers -> in order -> record: engine -> commit
 //! ```
 //!
-//! Modules in reading order: [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
+//! Modules in reading order: [`drive`] is the loop, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
 //! [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
 
 mod column;
+pub mod drive;
 pub mod feed;
 pub mod frames;
 pub mod journal;

@@ -43,6 +43,8 @@ pub struct CommitLimits {
     pub samples: usize,
     /// Age of the oldest pending input.
     pub age: Duration,
+    /// Whether a decision that somebody waits for is committed at once; a run over old files need not hurry.
+    pub eager: bool,
 }
 
 /// What one commit brought that somebody outside may act on.
@@ -78,7 +80,10 @@ pub struct Recorder {
     counters: BTreeMap<&'static str, u64>,
     quarantine: BTreeMap<(String, String, String), (u64, Option<(u64, Vec<u8>)>)>,
     log_size: u64,
+    /// What the pending commit will bring.
     outcome: Outcome,
+    /// What is durable and nobody was told yet.
+    durable: Outcome,
 }
 
 impl Recorder {
@@ -117,6 +122,7 @@ impl Recorder {
             quarantine: BTreeMap::new(),
             log_size,
             outcome: Outcome::default(),
+            durable: Outcome::default(),
         };
         recorder.turn_to(generation, &reader)?;
         drop(reader);
@@ -192,7 +198,7 @@ impl Recorder {
 
     /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
     pub fn commit_when_due(&mut self) -> Result<(), PipelineError> {
-        let waiting = !self.outcome.notable.is_empty();
+        let waiting = self.limits.eager && !self.outcome.notable.is_empty();
         if waiting || self.since.is_some_and(|s| s.elapsed() >= self.limits.age) {
             self.commit()?;
         }
@@ -234,15 +240,17 @@ impl Recorder {
         }
         let committed = self.state.commit(commit, &self.signer)?;
         self.log_size = committed.checkpoint.size;
+        self.durable.notable.append(&mut self.outcome.notable);
+        self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
         self.frame_bytes = 0;
         self.since = None;
         Ok(())
     }
 
-    /// What the commits since the last call brought.
+    /// What the commits since the last call brought: decided, recorded, and only now acted upon.
     pub fn outcome(&mut self) -> Outcome {
-        std::mem::take(&mut self.outcome)
+        std::mem::take(&mut self.durable)
     }
 
     /// Feeds samples `from..to` of a batch to the engine and remembers them for the journal.
