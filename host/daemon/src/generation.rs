@@ -228,7 +228,7 @@ impl Plugins {
             let mut found = Diagnostics::new();
             for p in problems {
                 let at = if p.path.is_empty() { String::new() } else { format!(" at `{}`", p.path) };
-                found.push(Diagnostic::error(Area::Plugin, format!("settings of `{name}`{at}: {}", p.message)));
+                found.push(Diagnostic::error(Area::Plugin, format!("settings of `{name}`{at}: {}", p.what)));
             }
             return Err(found);
         }
@@ -412,7 +412,7 @@ fn read_file(path: &Path, plugin: &str) -> Result<Vec<u8>, Diagnostic> {
 /// Problems without a place of their own are shown where the config names the plugin.
 fn place_all(problems: Diagnostics, at: &Place, found: &mut Diagnostics) {
     for mut d in problems.iter().cloned() {
-        d.place.get_or_insert_with(|| at.clone());
+        d.place.get_or_insert_with(|| Box::new(at.clone()));
         found.push(d);
     }
 }

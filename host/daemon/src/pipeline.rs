@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plugin::{Event, Frames, PluginFault};
 use crate::state::StateError;
-use crate::transport::TransportError;
+use crate::transport::FileError;
 
 use journal::Columns;
 
@@ -98,7 +98,7 @@ pub enum PipelineError {
     State(#[from] StateError),
     /// A transport.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Transport(#[from] FileError),
     /// A plugin that fails on every call, so that nothing can pass it.
     #[error("plugin `{plugin}` of source `{source_name}` gave up: {fault}")]
     Plugin {

@@ -144,7 +144,7 @@ impl Recorder {
         self.since.get_or_insert_with(Instant::now);
         self.count("frames", batch.frames.len() as u64);
         self.count("samples", batch.columns.len() as u64);
-        self.count("events", batch.events);
+        self.count("events", batch.events.len() as u64);
         self.count("ignored", batch.ignored);
         self.count("faults", batch.faults.len() as u64);
         for refused in batch.refused {
