@@ -178,6 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn stock_minisign_accepts_the_signature() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = Signer::init(dir.path()).unwrap();
+        let message = dir.path().join("checkpoint");
+        fs::write(&message, "hb/x/1\n3\n").unwrap();
+        fs::write(dir.path().join("checkpoint.minisig"), signer.sign(b"hb/x/1\n3\n", "size=3")).unwrap();
+        let public = dir.path().join(KEY_DIR).join(PUBLIC_NAME);
+        match std::process::Command::new("minisign").arg("-Vm").arg(&message).arg("-p").arg(public).output() {
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(error) => println!("skipped: minisign is not installed ({error})"),
+        }
+    }
+
+    #[test]
     fn init_makes_a_private_file_once_and_load_reads_it() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Signer::load(dir.path()), Err(KeyError::Missing(_))));

@@ -94,10 +94,19 @@ pub struct Opened {
     pub created: bool,
     /// The last run did not end cleanly.
     pub unclean: bool,
-    /// The machine went down under the last run, so every page was verified.
-    pub verified: bool,
-    /// Verifying found damage beside the acknowledged data and repaired it.
-    pub repaired: bool,
+    /// What verifying every page found, where that was needed.
+    pub verified: Verified,
+}
+
+/// Whether the pages were verified, which is needed when the machine went down under the last run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// The last run ended cleanly, or the machine kept running.
+    NotNeeded,
+    /// Everything was as it should be.
+    Sound,
+    /// Damage beside the acknowledged data was found and repaired.
+    Repaired,
 }
 
 /// How much room the state takes.
@@ -339,14 +348,17 @@ fn open_database(place: &Place, options: &Options) -> Result<(Database, Identity
     let unclean = !last.clean;
     // A killed process loses nothing the kernel still holds. A machine that went down may have torn pages, and the
     // store's quick recovery does not look for them.
-    let verified = unclean && (boot_id.is_empty() || boot_id != last.boot_id);
-    let repaired = verified && !database.check_integrity()?;
+    let verified = match unclean && (boot_id.is_empty() || boot_id != last.boot_id) {
+        false => Verified::NotNeeded,
+        true if database.check_integrity()? => Verified::Sound,
+        true => Verified::Repaired,
+    };
     let now = LastRun { boot_id, clean: false };
     if now != last {
         // Skipped when it stands there already: a reopen on a full disk must not need room.
         note_run(&database, &now)?;
     }
-    Ok((database, identity, Opened { created: false, unclean, verified, repaired }))
+    Ok((database, identity, Opened { created: false, unclean, verified }))
 }
 
 fn note_run(database: &Database, run: &LastRun) -> Result<(), StateError> {

@@ -378,7 +378,7 @@ fn a_directory_holds_one_state_for_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let mut state = State::open(&path, Options::default()).unwrap();
-    assert_eq!(state.opened(), Opened { created: true, unclean: false, verified: false, repaired: false });
+    assert_eq!(state.opened(), Opened { created: true, unclean: false, verified: Verified::NotNeeded });
     let id = state.host_id().to_owned();
     assert_eq!((id.len(), state.epoch(), state.origin()), (16, 1, format!("hb/{id}/1")));
     fill(&mut state, 1..=2);
@@ -388,7 +388,7 @@ fn a_directory_holds_one_state_for_one_process() {
 
     fs::write(path.join(NEW_FILE_NAME), b"left over").unwrap();
     let state = State::open(&path, Options::default()).unwrap();
-    assert_eq!(state.opened(), Opened { created: false, unclean: false, verified: false, repaired: false });
+    assert_eq!(state.opened(), Opened { created: false, unclean: false, verified: Verified::NotNeeded });
     assert_eq!(state.host_id(), id);
     assert_eq!(state.reader().unwrap().commits().unwrap(), 2);
     assert!(state.reader().unwrap().rows().unwrap().contains(&("series", 2)));
@@ -399,15 +399,15 @@ fn only_an_unclean_end_under_another_boot_is_verified() {
     let disk = Disk::new();
     let open = |boot: fn() -> String| open_on(&disk, boot).unwrap();
     let kill = |mut state: State| state.poisoned = true; // a killed process writes no farewell
-    let opened = |unclean, verified| Opened { created: false, unclean, verified, repaired: false };
+    let opened = |unclean, verified| Opened { created: false, unclean, verified };
     drop(open(first_boot));
     let state = open(other_boot);
-    assert_eq!(state.opened(), opened(false, false));
+    assert_eq!(state.opened(), opened(false, Verified::NotNeeded));
     kill(state);
     let state = open(other_boot);
-    assert_eq!(state.opened(), opened(true, false));
+    assert_eq!(state.opened(), opened(true, Verified::NotNeeded));
     kill(state);
-    assert_eq!(open(first_boot).opened(), opened(true, true));
+    assert_eq!(open(first_boot).opened(), opened(true, Verified::Sound));
 }
 
 #[test]

@@ -12,9 +12,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use data_encoding::HEXLOWER;
+use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::{Progress, RawFrames};
 
@@ -53,8 +52,8 @@ pub struct Identity {
     pub ino: u64,
     /// How many bytes at the start were hashed: fewer than 1024 when the file had no more.
     pub head_len: u32,
-    /// SHA-256 of these bytes, in hexadecimal digits.
-    pub head: String,
+    /// SHA-256 of these bytes.
+    pub head: Hash,
 }
 
 /// How far a file has been read.
@@ -466,8 +465,7 @@ fn identify(file: &File, meta: &Metadata, head_bytes: usize) -> io::Result<Ident
             Err(e) => return Err(e),
         }
     }
-    let hash = Sha256::digest(&head[..len]);
-    Ok(Identity { dev: meta.dev(), ino: meta.ino(), head_len: len as u32, head: HEXLOWER.encode(&hash) })
+    Ok(Identity { dev: meta.dev(), ino: meta.ino(), head_len: len as u32, head: Hash::of(&head[..len]) })
 }
 
 #[cfg(test)]
