@@ -3,5 +3,5 @@
 pub mod config;
 pub mod diagnostic;
 pub mod plugin;
-// pub mod report;
+pub mod report;
 pub mod transport;
