@@ -9,7 +9,7 @@ use hb_engine::series::glob;
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Error, Function, Lua, LuaOptions, StdLib, Table, VmState};
 
-use super::schema::nearest;
+use crate::diagnostic::nearest;
 
 /// Memory of one VM, bytes: a rule holds one row at a time, a check's buffers take 300 bytes a row.
 pub(crate) const MEMORY_BYTES: usize = 16 * 1024 * 1024;

@@ -8,6 +8,7 @@ use mlua::{Function, Table, Value};
 
 use super::PolicyProblem;
 use super::lex::{Pos, Step, Tokens};
+use crate::diagnostic::nearest;
 
 /// Most parameters of one policy: more is two rules in one file.
 const MAX_PARAMS: usize = 32;
@@ -70,33 +71,6 @@ pub(crate) struct Declared {
     pub(crate) params: BTreeMap<String, ParamDecl>,
     /// Sorted by name: the order of the state columns.
     pub(crate) state: Vec<(String, f64)>,
-}
-
-/// The known name closest to `wrong`, when it is close enough to be a slip.
-pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (wrong.chars().count() / 3).clamp(1, 3);
-    let best = known.into_iter().map(|name| (distance(wrong, name), name)).min_by_key(|(far, _)| *far)?;
-    (best.0 <= limit || (wrong.len() > 3 && best.1.contains(wrong))).then_some(best.1)
-}
-
-/// Edits between two names; a swap of neighbours counts as one.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                let edit = (rows[i - 1][j] + 1)
-                    .min(rows[i][j - 1] + 1)
-                    .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-                if swap { edit.min(rows[i - 2][j - 2] + 1) } else { edit }
-            };
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 /// Collects what is wrong with one file's table, each with its place.
@@ -378,16 +352,6 @@ fn is_version(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_names_a_slip_and_keeps_quiet_otherwise() {
-        let known = ["params", "state", "judge", "applies_to"];
-        assert_eq!(nearest("parmas", known), Some("params"));
-        assert_eq!(nearest("sttae", known), Some("state"));
-        assert_eq!(nearest("aplies_to", known), Some("applies_to"));
-        assert_eq!(nearest("colour", known), None);
-        assert_eq!(nearest("", known), None);
-    }
 
     #[test]
     fn names_and_versions() {
