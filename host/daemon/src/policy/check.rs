@@ -33,10 +33,7 @@ pub fn files(paths: &[impl AsRef<Path>]) -> Result<Vec<(String, String)>, Vec<Po
             continue;
         }
         let text = path.to_string_lossy().into_owned();
-        let beside = match text.strip_suffix(TEST_EXTENSION) {
-            Some(stem) => format!("{stem}{EXTENSION}"),
-            None => text.replace(EXTENSION, TEST_EXTENSION),
-        };
+        let beside = policy_of(&text).unwrap_or_else(|| test_of(&text));
         found.push(text);
         if Path::new(&beside).is_file() {
             found.push(beside);
@@ -106,11 +103,19 @@ pub(super) fn check_files(files: &[(String, String)]) -> Vec<PolicyProblem> {
     problems
 }
 
+/// The policy a test file belongs to; none for other files.
+fn policy_of(test: &str) -> Option<String> {
+    test.strip_suffix(TEST_EXTENSION).map(|stem| format!("{stem}{EXTENSION}"))
+}
+
+fn test_of(policy: &str) -> String {
+    format!("{}{TEST_EXTENSION}", policy.strip_suffix(EXTENSION).unwrap_or(policy))
+}
+
 fn test_files(files: &[(String, String)]) -> TestReport {
     let mut report = TestReport::default();
     for (file, source) in files {
-        if let Some(stem) = file.strip_suffix(TEST_EXTENSION) {
-            let policy = format!("{stem}{EXTENSION}");
+        if let Some(policy) = policy_of(file) {
             match files.iter().find(|(name, _)| *name == policy) {
                 Some((policy, text)) => suite::run((policy, text), (file, source), &mut report),
                 None => report.failures.push(suite::CaseFailure {
@@ -125,7 +130,7 @@ fn test_files(files: &[(String, String)]) -> TestReport {
                 }),
             }
         } else if is_policy(file) {
-            let test = file.replace(EXTENSION, TEST_EXTENSION);
+            let test = test_of(file);
             if !files.iter().any(|(name, _)| *name == test) {
                 report.untested.push(file.clone());
             }

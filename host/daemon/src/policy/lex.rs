@@ -286,7 +286,8 @@ impl<'a> Reader<'a> {
 
     /// Number of `=` of the long bracket that opens here.
     fn long_bracket(&self) -> Option<usize> {
-        let level = (1..).take_while(|&i| self.peek(i) == Some(b'=')).count();
+        let rest = self.source.as_bytes().get(self.at + 1..)?;
+        let level = rest.iter().take_while(|&&b| b == b'=').count();
         (self.peek(level + 1) == Some(b'[')).then_some(level)
     }
 

@@ -199,14 +199,12 @@ impl<'a> Reading<'a> {
         let Some(list) = self.table(table, &[], "applies_to") else { return vec!["*".to_owned()] };
         let mut patterns = Vec::new();
         for (key, value) in entries(&list) {
-            match (key, value) {
-                (Value::Integer(_) | Value::Number(_), Value::String(text)) => patterns.push(text.to_string_lossy()),
-                _ => {
-                    let help = Some("write `applies_to = { \"*\" }` or metric patterns".to_owned());
-                    self.wrong(&[Step::Key("applies_to")], "`applies_to` is no list of texts", help);
-                    return patterns;
-                }
-            }
+            let (Value::Integer(_) | Value::Number(_), Value::String(text)) = (key, value) else {
+                let help = Some("write `applies_to = { \"*\" }` or metric patterns".to_owned());
+                self.wrong(&[Step::Key("applies_to")], "`applies_to` is no list of texts", help);
+                return patterns;
+            };
+            patterns.push(text.to_string_lossy());
         }
         if patterns.is_empty() {
             let help = Some("write `applies_to = { \"*\" }` for every metric".to_owned());
@@ -261,15 +259,12 @@ impl<'a> Reading<'a> {
         for (key, value) in entries(&list) {
             let Some(name) = self.member_name("state", &key) else { continue };
             let number = value.as_number().or_else(|| value.as_integer().map(|i| i as f64));
-            match number.filter(|n| n.is_finite()) {
-                Some(number) => {
-                    state.insert(name, number);
-                }
-                None => {
-                    let help = Some("state is kept as numbers; write its first value".to_owned());
-                    let message = format!("state `{name}` is a {}; expected a finite number", value.type_name());
-                    self.wrong(&[Step::Key("state"), Step::Key(&name)], message, help);
-                }
+            if let Some(number) = number.filter(|n| n.is_finite()) {
+                state.insert(name, number);
+            } else {
+                let help = Some("state is kept as numbers; write its first value".to_owned());
+                let message = format!("state `{name}` is a {}; expected a finite number", value.type_name());
+                self.wrong(&[Step::Key("state"), Step::Key(&name)], message, help);
             }
         }
         if state.len() > MAX_STATE {
@@ -281,7 +276,7 @@ impl<'a> Reading<'a> {
 
     /// A parameter's or state's name: it becomes part of the trusted loop's text, so only plain names pass.
     fn member_name(&mut self, of: &str, key: &Value) -> Option<String> {
-        let name = key.as_string().map(|k| k.to_string_lossy());
+        let name = key.as_string().map(mlua::LuaString::to_string_lossy);
         match name {
             Some(name) if is_word(&name) => Some(name),
             Some(name) => {
