@@ -142,7 +142,7 @@ struct RuleState {
 }
 
 /// The journal range since the newest snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Range {
     snapshot: Hash,
     hasher: Hasher,
@@ -487,6 +487,12 @@ impl Partition {
         if self.generation != Hash::ZERO {
             self.range.generations.push(self.generation);
         }
+    }
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Range { snapshot: Hash::ZERO, hasher: Hasher::new(), inputs: 0, generations: Vec::new(), traced: None }
     }
 }
 

@@ -1,4 +1,4 @@
-//! From bytes to a checked component: signature, world, imports against grants, compiled code.
+//! From bytes to a checked component: signatures, world, imports against grants, compiled code.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,23 +30,29 @@ pub struct Trust {
     /// Trusted public keys: the base64 line, or a whole `.pub` file.
     pub keys: Vec<String>,
     /// The text of `plugin.wasm.minisig`, if there is one.
-    pub signature: Option<String>,
+    pub wasm_signature: Option<String>,
+    /// The text of `plugin.yaml.minisig`, if there is one.
+    pub manifest_signature: Option<String>,
 }
 
 /// Why a plugin was not loaded; [`LoadError::help`] says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// No signature although one is required.
-    #[error("plugin `{plugin}` is not signed and `require_signed` is on")]
+    #[error("{file} of plugin `{plugin}` is not signed and `require_signed` is on")]
     Unsigned {
         /// Plugin name.
         plugin: String,
+        /// The file without a signature.
+        file: &'static str,
     },
     /// A signature that no trusted key accepts.
-    #[error("the signature of plugin `{plugin}` is not good: {reason}")]
+    #[error("the signature on {file} of plugin `{plugin}` is not good: {reason}")]
     BadSignature {
         /// Plugin name.
         plugin: String,
+        /// The file whose signature is bad.
+        file: &'static str,
         /// What each key said.
         reason: String,
     },
@@ -150,8 +156,8 @@ impl LoadError {
     pub fn help(&self) -> String {
         match self {
             LoadError::Unsigned { .. } => {
-                "sign it (`minisign -Sm plugin.wasm`) and put plugin.wasm.minisig beside it, or set \
-                 `require_signed: false` for a machine where anybody's code may run"
+                "sign both files (`minisign -Sm plugin.wasm plugin.yaml`) and put the .minisig files beside them, or \
+                 set `require_signed: false` on a machine where anybody's code may run"
                     .into()
             }
             LoadError::BadSignature { .. } => {
@@ -251,7 +257,9 @@ impl Host {
     /// Checks `wasm` against its manifest, the grants and the signature, and compiles it (or takes it from the cache).
     pub fn load(&self, wasm: &[u8], manifest: Manifest, grants: &Grants, trusted: &Trust) -> Result<Loaded, LoadError> {
         let plugin = manifest.name.clone();
-        check_signature(&plugin, wasm, trusted)?;
+        check_signature(&plugin, "plugin.wasm", wasm, trusted.wasm_signature.as_deref(), trusted)?;
+        let text = manifest.text().as_bytes();
+        check_signature(&plugin, "plugin.yaml", text, trusted.manifest_signature.as_deref(), trusted)?;
         check_magic(&plugin, wasm)?;
         let engine = self.engines.of(manifest.kind);
         let wasm_hash = cache::sha256_hex(wasm);
@@ -298,21 +306,27 @@ fn linker_for(
     Ok(linker)
 }
 
-fn check_signature(plugin: &str, wasm: &[u8], trust: &Trust) -> Result<(), LoadError> {
-    let Some(text) = &trust.signature else {
-        return if trust.require_signed { Err(LoadError::Unsigned { plugin: plugin.into() }) } else { Ok(()) };
+fn check_signature(
+    plugin: &str,
+    file: &'static str,
+    bytes: &[u8],
+    signature: Option<&str>,
+    trust: &Trust,
+) -> Result<(), LoadError> {
+    let Some(text) = signature else {
+        return if trust.require_signed { Err(LoadError::Unsigned { plugin: plugin.into(), file }) } else { Ok(()) };
     };
     // Without keys a signature proves nothing; where none is required it is not a reason to refuse either.
     if trust.keys.is_empty() && !trust.require_signed {
         return Ok(());
     }
-    let bad = |reason: String| LoadError::BadSignature { plugin: plugin.into(), reason };
+    let bad = |reason: String| LoadError::BadSignature { plugin: plugin.into(), file, reason };
     let signature = Signature::decode(text).map_err(|e| bad(e.to_string()))?;
     let mut reasons = Vec::new();
     for (i, key) in trust.keys.iter().enumerate() {
         let key = if key.lines().count() > 1 { PublicKey::decode(key) } else { PublicKey::from_base64(key.trim()) };
         let key = key.map_err(|e| LoadError::BadKey { index: i + 1, reason: e.to_string() })?;
-        match key.verify(wasm, &signature, false) {
+        match key.verify(bytes, &signature, false) {
             Ok(()) => return Ok(()),
             Err(e) => reasons.push(format!("key {}: {e}", i + 1)),
         }
