@@ -3,7 +3,7 @@
 //! The VM's compiler is the authority on syntax. This reader only splits text into tokens, so that a mistake found
 //! in the returned table can be shown where the author wrote it.
 
-/// Line and column of a token, both from 1; the column counts bytes.
+/// Line and column of a token, both from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pos {
     pub(crate) line: u32,
@@ -37,6 +37,8 @@ struct Token<'a> {
     kind: Kind,
     text: &'a str,
     pos: Pos,
+    /// Byte offset.
+    at: usize,
 }
 
 /// A policy's text as tokens; comments are gone, the inside of interpolated strings is read as code.
@@ -92,6 +94,12 @@ impl<'a> Tokens<'a> {
             table = value;
         }
         found
+    }
+
+    /// Place and byte offsets of the braces of the returned table.
+    pub(crate) fn returned(&self) -> Option<(Pos, usize, usize)> {
+        let open = self.returned_table()?;
+        Some((self.list[open].pos, self.list[open].at, self.list[self.closing(open)?].at))
     }
 
     fn text(&self, at: usize) -> &'a str {
@@ -210,7 +218,8 @@ impl<'a> Reader<'a> {
                 self.template();
                 continue;
             }
-            let (start, pos) = (self.at, Pos { line: self.line, col: (self.at - self.line_start) as u32 + 1 });
+            let before = self.source.get(self.line_start..self.at).unwrap_or("");
+            let (start, pos) = (self.at, Pos { line: self.line, col: before.chars().count() as u32 + 1 });
             let kind = match byte {
                 b'`' => {
                     self.at += 1;
@@ -238,7 +247,7 @@ impl<'a> Reader<'a> {
                     Kind::Symbol
                 }
             };
-            return Some(Token { kind, text: self.source.get(start..self.at).unwrap_or(""), pos });
+            return Some(Token { kind, text: self.source.get(start..self.at).unwrap_or(""), pos, at: start });
         }
     }
 
@@ -277,7 +286,8 @@ impl<'a> Reader<'a> {
 
     /// Number of `=` of the long bracket that opens here.
     fn long_bracket(&self) -> Option<usize> {
-        let level = (1..).take_while(|&i| self.peek(i) == Some(b'=')).count();
+        let rest = self.source.as_bytes().get(self.at + 1..)?;
+        let level = rest.iter().take_while(|&&b| b == b'=').count();
         (self.peek(level + 1) == Some(b'[')).then_some(level)
     }
 

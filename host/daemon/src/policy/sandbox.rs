@@ -9,12 +9,12 @@ use hb_engine::series::glob;
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Error, Function, Lua, LuaOptions, StdLib, Table, VmState};
 
-use super::schema::nearest;
+use crate::diagnostic::nearest;
 
 /// Memory of one VM, bytes: a rule holds one row at a time, a check's buffers take 300 bytes a row.
 pub(crate) const MEMORY_BYTES: usize = 16 * 1024 * 1024;
 
-/// Steps (loop turns and calls) one row may take: shipped rules take less than 40.
+/// Steps (loop turns and calls) one row may take: shipped rules take a few dozen.
 pub(crate) const FUEL_PER_ROW: u64 = 20_000;
 
 /// Steps the rows of one question may take together, per row: bounds a rule that loops on every row.
@@ -25,6 +25,13 @@ const GRACE: u64 = 64;
 
 /// Steps for running a file's top level, a test file's with its loops over cases included.
 pub(crate) const FUEL_LOAD: u64 = 200_000;
+
+/// How far up the stack an overrun looks for the policy's own line: helpers of the prelude lie two deep.
+const PLACE_DEPTH: usize = 4;
+
+/// Chunk names of the host's own Luau code.
+const PRELUDE: &str = "prelude";
+const ROWS: &str = "rows";
 
 /// Libraries and functions a policy does not get, with the way out.
 pub(crate) const ABSENT: [(&str, &str); 26] = [
@@ -150,11 +157,7 @@ impl Fuel {
             return Ok(VmState::Continue);
         }
         if self.blown.borrow().is_none() {
-            let place = lua.inspect_stack(0, |frame| {
-                let source = frame.source().short_src.map_or_else(String::new, |s| s.into_owned());
-                frame.current_line().map(|line| format!("{source}:{line}: "))
-            });
-            let place = place.flatten().unwrap_or_default();
+            let place = (0..PLACE_DEPTH).find_map(|level| lua.inspect_stack(level, guest_place)?).unwrap_or_default();
             self.blown.replace(Some(format!("{place}out of steps: a loop does not end, or does too much")));
         }
         // The trusted loop needs some steps to note the overrun; a guest that swallowed the error gets them twice.
@@ -162,6 +165,13 @@ impl Fuel {
         self.left.set(if self.raised.get() < 3 { GRACE } else { 0 });
         Err(Error::runtime("out of steps"))
     }
+}
+
+/// `file:line: ` of a frame that belongs to the policy, not to the host's own Luau code.
+fn guest_place(frame: &mlua::debug::Debug) -> Option<String> {
+    let source = frame.source().short_src?.into_owned();
+    let line = frame.current_line()?;
+    (source != PRELUDE && source != ROWS).then(|| format!("{source}:{line}: "))
 }
 
 /// A VM ready to load one policy.
@@ -231,10 +241,12 @@ fn compiler() -> Compiler {
     Compiler::new().set_optimization_level(1).set_debug_level(1).set_disabled_builtins(disabled.collect::<Vec<_>>())
 }
 
+type Unary = fn(f64) -> f64;
+
 /// C's transcendental functions differ in the last bit between machines; those of the `libm` crate do not.
 fn install_math(lua: &Lua) -> mlua::Result<()> {
     let math: Table = lua.globals().raw_get("math")?;
-    let one: [(&str, fn(f64) -> f64); 12] = [
+    let one: [(&str, Unary); 13] = [
         ("sin", libm::sin),
         ("cos", libm::cos),
         ("tan", libm::tan),
@@ -247,11 +259,11 @@ fn install_math(lua: &Lua) -> mlua::Result<()> {
         ("exp", libm::exp),
         ("log10", libm::log10),
         ("ln", libm::log),
+        ("log2", libm::log2),
     ];
     for (name, function) in one {
         math.raw_set(name, lua.create_function(move |_, x: f64| Ok(function(x)))?)?;
     }
-    math.raw_set("log2", lua.create_function(|_, x: f64| Ok(libm::log2(x)))?)?;
     math.raw_set("atan2", lua.create_function(|_, (y, x): (f64, f64)| Ok(libm::atan2(y, x)))?)?;
     math.raw_set("pow", lua.create_function(|_, (x, y): (f64, f64)| Ok(libm::pow(x, y)))?)
 }
@@ -275,15 +287,15 @@ fn install_prelude(lua: &Lua, fuel: &Rc<Fuel>) -> mlua::Result<Table> {
     host.raw_set("next_row", lua.create_function(move |_, ()| Ok(meter.next_row()))?)?;
     let meter = Rc::clone(fuel);
     host.raw_set("blown", lua.create_function(move |_, ()| Ok(meter.take_blown()))?)?;
-    let prelude = lua.load(include_str!("prelude.luau")).set_mode(ChunkMode::Text).set_name("=prelude");
+    let prelude = lua.load(include_str!("prelude.luau")).set_mode(ChunkMode::Text).set_name(format!("={PRELUDE}"));
     // With the guests' compiler: otherwise its own call of `math.log10` becomes the C library's.
     prelude.set_compiler(compiler()).into_function()?.call::<Table>(host)
 }
 
 /// Compiles generated host code against the VM's own, unguarded functions, with built-in instructions on.
-pub(crate) fn trusted(room: &Room, name: &str, source: &str) -> mlua::Result<Function> {
+pub(crate) fn trusted(room: &Room, source: &str) -> mlua::Result<Function> {
     let env: Table = room.prelude.raw_get("env")?;
     env.set_safeenv(true);
-    let chunk = room.lua.load(source).set_mode(ChunkMode::Text).set_name(format!("={name}")).set_environment(env);
+    let chunk = room.lua.load(source).set_mode(ChunkMode::Text).set_name(format!("={ROWS}")).set_environment(env);
     chunk.set_compiler(Compiler::new().set_optimization_level(2)).into_function()?.call(())
 }

@@ -8,6 +8,7 @@ use mlua::{Function, Table, Value};
 
 use super::PolicyProblem;
 use super::lex::{Pos, Step, Tokens};
+use crate::diagnostic::nearest;
 
 /// Most parameters of one policy: more is two rules in one file.
 const MAX_PARAMS: usize = 32;
@@ -70,33 +71,6 @@ pub(crate) struct Declared {
     pub(crate) params: BTreeMap<String, ParamDecl>,
     /// Sorted by name: the order of the state columns.
     pub(crate) state: Vec<(String, f64)>,
-}
-
-/// The known name closest to `wrong`, when it is close enough to be a slip.
-pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (wrong.chars().count() / 3).clamp(1, 3);
-    let best = known.into_iter().map(|name| (distance(wrong, name), name)).min_by_key(|(far, _)| *far)?;
-    (best.0 <= limit || (wrong.len() > 3 && best.1.contains(wrong))).then_some(best.1)
-}
-
-/// Edits between two names; a swap of neighbours counts as one.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let swap = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                let edit = (rows[i - 1][j] + 1)
-                    .min(rows[i][j - 1] + 1)
-                    .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-                if swap { edit.min(rows[i - 2][j - 2] + 1) } else { edit }
-            };
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 /// Collects what is wrong with one file's table, each with its place.
@@ -225,14 +199,12 @@ impl<'a> Reading<'a> {
         let Some(list) = self.table(table, &[], "applies_to") else { return vec!["*".to_owned()] };
         let mut patterns = Vec::new();
         for (key, value) in entries(&list) {
-            match (key, value) {
-                (Value::Integer(_) | Value::Number(_), Value::String(text)) => patterns.push(text.to_string_lossy()),
-                _ => {
-                    let help = Some("write `applies_to = { \"*\" }` or metric patterns".to_owned());
-                    self.wrong(&[Step::Key("applies_to")], "`applies_to` is no list of texts", help);
-                    return patterns;
-                }
-            }
+            let (Value::Integer(_) | Value::Number(_), Value::String(text)) = (key, value) else {
+                let help = Some("write `applies_to = { \"*\" }` or metric patterns".to_owned());
+                self.wrong(&[Step::Key("applies_to")], "`applies_to` is no list of texts", help);
+                return patterns;
+            };
+            patterns.push(text.to_string_lossy());
         }
         if patterns.is_empty() {
             let help = Some("write `applies_to = { \"*\" }` for every metric".to_owned());
@@ -287,15 +259,12 @@ impl<'a> Reading<'a> {
         for (key, value) in entries(&list) {
             let Some(name) = self.member_name("state", &key) else { continue };
             let number = value.as_number().or_else(|| value.as_integer().map(|i| i as f64));
-            match number.filter(|n| n.is_finite()) {
-                Some(number) => {
-                    state.insert(name, number);
-                }
-                None => {
-                    let help = Some("state is kept as numbers; write its first value".to_owned());
-                    let message = format!("state `{name}` is a {}; expected a finite number", value.type_name());
-                    self.wrong(&[Step::Key("state"), Step::Key(&name)], message, help);
-                }
+            if let Some(number) = number.filter(|n| n.is_finite()) {
+                state.insert(name, number);
+            } else {
+                let help = Some("state is kept as numbers; write its first value".to_owned());
+                let message = format!("state `{name}` is a {}; expected a finite number", value.type_name());
+                self.wrong(&[Step::Key("state"), Step::Key(&name)], message, help);
             }
         }
         if state.len() > MAX_STATE {
@@ -307,7 +276,7 @@ impl<'a> Reading<'a> {
 
     /// A parameter's or state's name: it becomes part of the trusted loop's text, so only plain names pass.
     fn member_name(&mut self, of: &str, key: &Value) -> Option<String> {
-        let name = key.as_string().map(|k| k.to_string_lossy());
+        let name = key.as_string().map(mlua::LuaString::to_string_lossy);
         match name {
             Some(name) if is_word(&name) => Some(name),
             Some(name) => {
@@ -378,16 +347,6 @@ fn is_version(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_names_a_slip_and_keeps_quiet_otherwise() {
-        let known = ["params", "state", "judge", "applies_to"];
-        assert_eq!(nearest("parmas", known), Some("params"));
-        assert_eq!(nearest("sttae", known), Some("state"));
-        assert_eq!(nearest("aplies_to", known), Some("applies_to"));
-        assert_eq!(nearest("colour", known), None);
-        assert_eq!(nearest("", known), None);
-    }
 
     #[test]
     fn names_and_versions() {

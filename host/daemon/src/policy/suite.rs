@@ -329,7 +329,7 @@ fn statuses() -> impl Iterator<Item = Status> {
 }
 
 fn word(table: &Table, key: &str) -> Option<String> {
-    table.raw_get::<Value>(key).ok()?.as_string().map(|text| text.to_string_lossy())
+    table.raw_get::<Value>(key).ok()?.as_string().map(mlua::LuaString::to_string_lossy)
 }
 
 fn number(value: &Value) -> Option<f64> {

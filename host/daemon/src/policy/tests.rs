@@ -84,7 +84,7 @@ fn shipped_policies_pass_all_checks_and_tests() {
 #[test]
 fn a_rule_sees_its_columns_and_keeps_its_state() {
     let body = "assert(w.metric == 'm5' and w.unit == 'V' and w.presence == 'present' and w.renamed == nil)\n\
-                assert(w.count == 1 and w.mean == 5 and b.median == 2 and b.ref_sd_mad == 2)\n\
+                assert(w.count == 1 and w.mean == 5 and b.median == 2 and b.p99 == 2)\n\
                 assert(ctx.now_sec == 61.5 and ctx.window_sec == 60 and ctx.mode == 'nominal')\n\
                 assert(ctx.asset == 'a' and ctx.check == 'c' and ctx.params.limit == 1 and ctx.params.kind == 'a')\n\
                 ctx.state.n += 1.5\n\
@@ -231,7 +231,8 @@ fn what_is_absent_is_absent() {
 
 #[test]
 fn nothing_global_can_be_written() {
-    for body in ["x = 1", "function f() end", "math.sin = nil", "string.x = 1", "ctx.mode = 1", "ctx.params.limit = 2"] {
+    for body in ["x = 1", "function f() end", "math.sin = nil", "string.x = 1", "ctx.mode = 1", "ctx.params.limit = 2"]
+    {
         let reason = error(body);
         assert!(reason.contains("readonly"), "{body}: {reason}");
     }
@@ -301,15 +302,15 @@ fn the_schema_is_closed() {
     };
     assert!(problems(&file(&good)).is_empty(), "{:?}", problems(&file(&good)));
     for (from, to, line, col, message, help) in [
-        ("state =", "sttae =", 3, 52, "has no key `sttae`", "did you mean `state`?"),
+        ("state =", "sttae =", 3, 59, "has no key `sttae`", "did you mean `state`?"),
         ("version =", "verson =", 2, 15, "has no key `verson`", "did you mean `version`?"),
-        ("about = \"t\"", "about = 1", 2, 51, "`about` is a", ""),
+        ("about = \"t\"", "about = 1", 2, 49, "`about` is a", ""),
         ("\"1.0.0\"", "\"1\"", 2, 15, "is not a version", "1.0.0"),
         ("\"t.t\"", "\"T t\"", 2, 3, "is not a name", "drift.robust_z"),
         ("\"rule\"", "\"rul\"", 2, 34, "kind `rul`", "kind = \"rule\""),
         ("limit = 1", "limit = 0/0", 3, 14, "parameter `limit`", "a default is"),
         ("limit = 1", "[1] = 1", 3, 3, "without a name", ""),
-        ("n = 0", "n = \"x\"", 3, 62, "state `n`", "first value"),
+        ("n = 0", "n = \"x\"", 3, 69, "state `n`", "first value"),
         ("{ \"a\", \"b\" }", "{ \"a\", 1, {} }", 3, 25, "no list of texts", "the default first"),
         ("judge = function(w, b, ctx)", "judge = 1, x = function()", 4, 3, "`judge` is a", ""),
     ] {
@@ -337,7 +338,7 @@ fn verdicts_are_checked() {
         ("return { status = 'DRIFT', reason = 1 }", "`reason` is a number"),
         ("ctx.state.n = 0/0", "state `n` became nan"),
         ("ctx.state.n = nil", "state `n` became nil"),
-        ("ctx.state.m = 1", "did you mean `n`?"),
+        ("ctx.state.m = 1", "ctx.state has no `m`"),
         ("return w.maen", "a window has no `maen`; did you mean `mean`?"),
         ("return b.medain", "did you mean `median`?"),
         ("return ctx.params.limt", "did you mean `limit`?"),
@@ -399,11 +400,28 @@ fn hidden_memory_is_found() {
 }
 
 #[test]
-fn zz_experiment() {
-    for body in ["ctx.state.n += 1 if w.mean > ctx.params.limit then return { status = 'DRIFT', value = w.mean, reason = `{w.metric} {short(w.mean)}` } end return nil",
-     "if not b then return { status = 'NO_DATA', reason = 'x' } end if w.presence ~= 'present' then return end local z = (w.mean - b.median) / math.max(b.mad, 1) if math.abs(z) > 1 then return { status = 'FAIL', value = z, reason = 'far ' .. short(z) } end return { status = 'PASS', value = z }",
-     "if b and has(b, 'ref_mean') then local t = {} for i = 1, 3 do t[i] = b.ref_mean end table.sort(t) ctx.state.n = #t end"] {
-        eprintln!("{:#?}", problems(&rule(body)));
+fn rules_without_annotations_are_not_refused() {
+    let helpers = "local function dev(w, b) return (w.mean - b.median) / math.max(b.mad, 1) end\nlocal function \
+                   verdict(s, z) return { status = s, value = z, reason = 'x' } end\n";
+    for body in [
+        "ctx.state.n += 1\nif has(w, 'mean') and w.mean > ctx.params.limit then return { status = 'DRIFT', value = w.mean, \
+         reason = `{w.metric} {short(w.mean)}` } end",
+        "if not b or w.presence ~= 'present' then return end\nlocal z = dev(w, b) if z > 5 then return verdict('DRIFT', z) end",
+        "if b then local t = {} for i = 1, 3 do t[i] = b.p99 end table.sort(t) ctx.state.n = #t end",
+    ] {
+        let mut files = rule(body);
+        files[0].1 = format!("{helpers}{}", files[0].1);
+        assert_eq!(problems(&files), [], "{body}");
+    }
+    // What concerns the API is found without annotations too.
+    for (body, want) in [
+        ("return w.maen", "maen"),
+        ("return { status = 'FATAL', reason = 'x' }", "FATAL"),
+        ("return { status = 'PASS', value = b.median }", "could be nil"),
+        ("shrot(1)", "shrot"),
+    ] {
+        let found = problems(&rule(body));
+        assert!(found.iter().any(|p| p.message.starts_with("type: ") && p.message.contains(want)), "{found:#?}");
     }
 }
 
@@ -413,7 +431,10 @@ fn types_are_checked() {
                   \"FATAL\", reason = \"x\" } end\n  return nil\nend\nreturn { id = \"t.t\", version = \"1.0.0\", kind = \
                   \"rule\", about = \"t\", judge = judge }\n";
     let found = problems(&file(source));
-    assert!(found.iter().any(|p| p.line == 2 && p.message.contains("FATAL")), "{found:#?}");
+    assert!(
+        found.iter().any(|p| p.line == 2 && p.message.contains("type: ") && p.message.contains("FATAL")),
+        "{found:#?}"
+    );
     let found = problems(&file(&source.replace("\"FATAL\"", "\"FAIL\"").replace("w.mean", "w.maen")));
     assert!(found.iter().any(|p| p.line == 2 && p.message.contains("maen")), "{found:#?}");
 }

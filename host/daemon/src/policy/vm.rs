@@ -62,7 +62,7 @@ impl PolicyVm {
                 include_str!("severity.luau").replace("@PARAM_NAMES@", &params)
             }
         };
-        let run = trusted(&room, "rows", &text).map_err(|e| vec![problem_of(file, &e)])?;
+        let run = trusted(&room, &text).map_err(|e| vec![problem_of(file, &e)])?;
         Ok(PolicyVm {
             file: file.to_owned(),
             source: Hash::of(source.as_bytes()),
@@ -231,8 +231,9 @@ pub(crate) fn open(file: &str, source: &str) -> Result<(Room, Table), Vec<Policy
 /// The first line of an error, without mlua's frame around it.
 pub(crate) fn message_of(error: &Error) -> String {
     let text = match error {
-        Error::SyntaxError { message, .. } => message.clone(),
-        Error::RuntimeError(message) | Error::MemoryError(message) => message.clone(),
+        Error::SyntaxError { message, .. } | Error::RuntimeError(message) | Error::MemoryError(message) => {
+            message.clone()
+        }
         Error::CallbackError { cause, .. } => message_of(cause),
         Error::FromLuaConversionError { from, to, .. } if to.as_str() == "table" => {
             format!("the file returns a {from}; expected one table")
