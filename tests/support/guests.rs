@@ -31,8 +31,11 @@ pub(crate) fn publisher_key() -> String {
     read_text(&target().join("plugins/dev-publisher.pub"))
 }
 
-/// One host for all tests that do not look at its cache.
-pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostOptions::default()).expect("engines"));
+/// One host for all tests that do not look at its cache. Compiled guests outlive the run: compiling them is most of it.
+pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| {
+    let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests"));
+    Host::new(HostOptions { cache_dir }).expect("engines")
+});
 
 impl Built {
     fn read(folder: &Path) -> Built {
