@@ -21,6 +21,16 @@ pub(crate) fn plugin(name: &str) -> Built {
     Built::read(&target().join("plugins").join(name))
 }
 
+/// The names of the shipped plugins that are built, sorted.
+pub(crate) fn shipped() -> Vec<String> {
+    let folder = target().join("plugins");
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| absent(&folder, &e));
+    let folders = entries.map(|e| e.unwrap().path()).filter(|p| p.join("plugin.wasm").is_file());
+    let mut names: Vec<String> = folders.map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 /// A guest of `tests/guests`.
 pub(crate) fn guest(name: &str) -> Built {
     Built::read(&target().join("plugins-test").join(name))

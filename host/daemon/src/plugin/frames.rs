@@ -238,7 +238,7 @@ mod tests {
         });
         three().view(2..3, |v| assert_eq!((v.data, v.origin, v.origins), (&b"cde"[..], &[0][..], &["x"][..])));
         three().view(0..3, |v| {
-            assert_eq!((v.data, v.origin, v.origins), (&b"abcde"[..], &[0, 1, 0][..], &["x", "y"][..]))
+            assert_eq!((v.data, v.origin, v.origins), (&b"abcde"[..], &[0, 1, 0][..], &["x", "y"][..]));
         });
         three().view(0..0, |v| assert!(v.data.is_empty() && v.ends.is_empty()));
         three().view(2..2, |v| assert!(v.data.is_empty() && v.ends.is_empty()));

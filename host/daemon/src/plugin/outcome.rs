@@ -29,10 +29,16 @@ impl Outcome {
     /// Adds a checked answer whose frame 0 is frame `offset` here.
     pub(super) fn append(&mut self, answer: normalize::Outcome, offset: u32) {
         let s = answer.samples;
-        self.frame.extend(s.frame.iter().map(|f| f + offset));
-        self.series.extend_from_slice(&s.series);
-        self.time_ns.extend_from_slice(&s.time_ns);
-        self.value.extend_from_slice(&s.value);
+        let mut frame = s.frame;
+        if offset > 0 {
+            for f in &mut frame {
+                *f += offset;
+            }
+        }
+        join(&mut self.frame, frame);
+        join(&mut self.series, s.series);
+        join(&mut self.time_ns, s.time_ns);
+        join(&mut self.value, s.value);
         self.events.extend(answer.events.into_iter().map(|e| Event { frame: e.frame + offset, ..e }));
         self.rejects
             .extend(answer.rejects.into_iter().map(|r| Reject { frame: r.frame + offset, reason: reason(&r.reason) }));
@@ -136,6 +142,15 @@ fn account(answer: &normalize::Outcome, n: u32, rows_per_frame: u32) -> Result<(
         ));
     }
     Ok(())
+}
+
+// The first part is moved: most batches are one call.
+fn join<T: Copy>(to: &mut Vec<T>, from: Vec<T>) {
+    if to.is_empty() {
+        *to = from;
+    } else {
+        to.extend_from_slice(&from);
+    }
 }
 
 fn content(e: &Event) -> (&str, i64, &[u8], Vec<(&str, &str)>) {
