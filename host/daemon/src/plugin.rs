@@ -46,7 +46,6 @@ pub use fault::PluginFault;
 pub use frames::Frames;
 pub use guest::{Counters, HostCalls};
 pub use host::{Host, HostOptions};
-
 pub use limits::Limits;
 pub use load::{Grants, Loaded, Trust};
 pub use manifest::{Capability, Kind, Manifest, ManifestError};
