@@ -5,7 +5,7 @@ use std::path::Path;
 use hb::plugin::cache::Origin;
 use hb::plugin::{Capability, Grants, Host, HostOptions, Kind, LoadError, NormalizerInstance, Trust};
 
-use crate::support::guests::{Built, FakeHost, HOST, guest, plugin, publisher_key};
+use crate::support::guests::{Built, FakeHost, HOST, guest, plugin, publisher_key, shipped};
 
 #[test]
 fn what_is_no_component_is_named() {
@@ -57,6 +57,18 @@ fn a_capability_must_be_asked_for_and_given() {
     assert_eq!(e.help(), "write `capabilities: [output]` in its plugin.yaml");
 
     assert_eq!(*plugin("jsonl").load_with(&given).granted(), given.0);
+}
+
+#[test]
+fn every_shipped_plugin_loads_with_what_it_asks_for() {
+    let names = shipped();
+    assert!(names.iter().any(|n| n == "file-replay"), "{names:?}");
+    for name in names {
+        let built = plugin(&name);
+        assert_eq!(built.manifest.name, name);
+        let asked = Grants(built.manifest.capabilities.clone());
+        assert_eq!(*built.load_with(&asked).granted(), asked.0, "{name}");
+    }
 }
 
 #[test]

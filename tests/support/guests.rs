@@ -21,6 +21,16 @@ pub(crate) fn plugin(name: &str) -> Built {
     Built::read(&target().join("plugins").join(name))
 }
 
+/// The names of the shipped plugins that are built, sorted.
+pub(crate) fn shipped() -> Vec<String> {
+    let folder = target().join("plugins");
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| absent(&folder, &e));
+    let folders = entries.map(|e| e.unwrap().path()).filter(|p| p.join("plugin.wasm").is_file());
+    let mut names: Vec<String> = folders.map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 /// A guest of `tests/guests`.
 pub(crate) fn guest(name: &str) -> Built {
     Built::read(&target().join("plugins-test").join(name))
@@ -31,8 +41,11 @@ pub(crate) fn publisher_key() -> String {
     read_text(&target().join("plugins/dev-publisher.pub"))
 }
 
-/// One host for all tests that do not look at its cache.
-pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostOptions::default()).expect("engines"));
+/// One host for all tests that do not look at its cache. Compiled guests outlive the run: compiling them is most of it.
+pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| {
+    let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests"));
+    Host::new(HostOptions { cache_dir }).expect("engines")
+});
 
 impl Built {
     fn read(folder: &Path) -> Built {

@@ -540,3 +540,9 @@ pub enum RestoreError {
     #[error("the snapshot needs {0} {1}, which is missing")]
     Missing(&'static str, Hash),
 }
+
+/// Names of the sources and definitions of the series in a snapshot, in order of their numbers.
+pub fn names(snapshot: &[u8]) -> Result<(Vec<String>, Vec<SeriesDef>), CborError> {
+    let p: Partition = cbor::decode(snapshot)?;
+    Ok((p.sources.into_iter().map(|s| s.name).collect(), p.series.into_iter().map(|s| s.def).collect()))
+}

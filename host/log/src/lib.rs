@@ -23,10 +23,13 @@
 //! 8. [`archive`]: the zip form of such a folder, with no free byte.
 //! 9. [`pack`]: sealing and verifying an evidence pack, with all of the above.
 
+pub mod archive;
+pub mod bag;
 pub mod cbor;
 pub mod checkpoint;
 pub mod entry;
 pub mod hash;
+pub mod pack;
 pub mod problem;
 pub mod sign;
 pub mod tree;

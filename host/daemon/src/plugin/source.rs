@@ -13,7 +13,9 @@ use super::Reject;
 use super::bindings::exports::hb::plugin::produce;
 use super::fault::{PluginFault, reason};
 use super::frames::Frames;
-use super::instance::{Answer, Budget, Counters, Exports, Guest, HostCalls, Instance};
+use super::guest::{Counters, Guest, HostCalls};
+use super::instance::{Answer, Exports, Instance};
+use super::limits::Budget;
 use super::load::Loaded;
 
 /// Bytes of a cursor: a position, not a store.

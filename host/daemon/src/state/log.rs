@@ -280,7 +280,10 @@ impl Reader {
     }
 
     /// Lets the tree functions look nodes up; rows are read once, and a damaged one is what comes out.
-    fn with_nodes<T>(&self, work: impl FnOnce(&Nodes) -> Result<T, TreeError>) -> Result<T, StateError> {
+    pub fn with_nodes<T, E: std::fmt::Display>(
+        &self,
+        work: impl FnOnce(&Nodes) -> Result<T, E>,
+    ) -> Result<T, StateError> {
         let table = self.txn.open_table(tables::TILES)?;
         let rows = RefCell::new(BTreeMap::new());
         let failure = RefCell::new(None);
