@@ -3,7 +3,7 @@
 //! Mistakes in files a person wrote (config, policies, manifests, schemas) are collected as [`Diagnostics`]: all of
 //! them, not the first. Text that came from outside is neutralised before it is shown, see [`neutralise`].
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -164,9 +164,9 @@ pub struct Diagnostic {
     pub area: Area,
     /// What is wrong, in one line without a final stop.
     pub message: String,
-    /// Where.
+    /// Where. Boxed, so that a `Result` with a diagnostic stays small.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Facts that help to understand it, as `input: metric=bus_voltage`: label and text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<(String, String)>,
@@ -188,7 +188,7 @@ impl Diagnostic {
 
     /// Says where it stands.
     pub fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
+        self.place = Some(Box::new(place));
         self
     }
 
@@ -294,7 +294,8 @@ impl Diagnostics {
         let mut out: String = sorted.iter().map(|d| d.render(colour)).collect();
         let hidden = self.errors + self.warnings - self.kept.len();
         if hidden > 0 {
-            out.push_str(&format!("... and {hidden} more\n"));
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "... and {hidden} more");
         }
         out
     }
