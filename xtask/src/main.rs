@@ -7,6 +7,7 @@ mod tidy;
 
 use anyhow::{Result, bail};
 use std::path::Path;
+use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask <task>
@@ -17,12 +18,23 @@ usage: cargo xtask <task>
   setup              install the packages the build and the tests use; `test` does it by itself
   help               this text";
 
-fn main() -> Result<()> {
-    // The workspace root lies above this crate.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A finding or a failed step is for the reader of this terminal: the reasons, no stack.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    // The workspace root lies above this crate.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    match args {
         ["plugins"] => {
             let built = plugins::build(root)?;
             eprintln!("{} plugins in {}", built.plugins.len(), built.dir.display());

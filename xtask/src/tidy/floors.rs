@@ -38,6 +38,7 @@ const TABLE: &[(&str, Place)] = &[
     ("artifact", Floor(3)),
     ("case", Floor(3)),
     ("evidence", Floor(3)),
+    ("observe", Floor(3)),
     ("replay", Floor(3)),
     ("report", Floor(3)),
     // The loop.
@@ -135,7 +136,10 @@ fn circles(uses: &Uses) -> Vec<Finding> {
         visit(&next, &mut trail, &mut done, &mut |circle| {
             let (path, line) = &uses[&(circle[0].to_owned(), circle[1].to_owned())];
             let message = format!("modules use each other in a circle: {}", circle.join(" -> "));
-            findings.push(Finding::new(path, *line, message, "move what they share to a module below both"));
+            let steps = circle.windows(2).map(|s| &uses[&(s[0].to_owned(), s[1].to_owned())]);
+            let steps: Vec<String> = steps.map(|(path, line)| format!("{path}:{line}")).collect();
+            let help = format!("cut it at one of {}: move what they share to a module below both", steps.join(", "));
+            findings.push(Finding::new(path, *line, message, help));
         });
     }
     findings
