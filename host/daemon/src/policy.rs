@@ -34,7 +34,7 @@ pub use check::{check, files, test};
 pub use schema::{ParamDecl, PolicyKind};
 pub use suite::{CaseFailure, TestReport};
 
-use crate::diagnostic::{Area, Diagnostic, Place, nearest};
+use crate::diagnostic::nearest;
 use vm::PolicyVm;
 
 /// Ending of a policy's file name.
@@ -60,23 +60,6 @@ pub struct PolicyProblem {
     pub message: String,
     /// The way out.
     pub help: Option<String>,
-}
-
-impl PolicyProblem {
-    /// The problem as an operator sees it, with its line where `files` (path, source) holds the text.
-    pub fn diagnostic(&self, files: &[(String, String)]) -> Diagnostic {
-        let source = files.iter().find(|(file, _)| *file == self.file).map(|(_, source)| source.as_str());
-        let place = match source {
-            Some(source) => Place::span(&self.file, source, self.line, self.col, 1),
-            None => Place { col: self.col, ..Place::line(&self.file, self.line) },
-        };
-        let diagnostic = Diagnostic::error(Area::Policy, &self.message);
-        let diagnostic = if self.file.is_empty() { diagnostic } else { diagnostic.at(place) };
-        match &self.help {
-            Some(help) => diagnostic.help(help),
-            None => diagnostic,
-        }
-    }
 }
 
 /// What a loaded policy declares.
