@@ -16,20 +16,24 @@
 //! All calls are synchronous and each instance lives on the thread of its caller; queues, retries, backoff and dead
 //! letters are the caller's. Modules in reading order: [`manifest`] what a plugin asks for, [`limits`] what it may use,
 //! [`host`] and [`load`] from bytes to a checked component, [`cache`] compiled code on disk, [`frames`] the batch,
-//! [`instance`] one living guest, [`normalizer`], [`source`] and [`sink`] the three kinds, [`fault`] what goes wrong,
-//! [`breaker`] when to give up.
+//! [`guest`] what it may reach and `instance` one living guest, [`normalizer`] with its [`outcome`], [`source`] and
+//! [`sink`] the three kinds, [`refusal`] why one was not loaded, [`fault`] what goes wrong later, [`breaker`] when to
+//! give up.
 
 mod bindings;
 pub mod breaker;
 pub mod cache;
 pub mod fault;
 pub mod frames;
+pub mod guest;
 pub mod host;
-pub mod instance;
+mod instance;
 pub mod limits;
 pub mod load;
 pub mod manifest;
 pub mod normalizer;
+pub mod outcome;
+pub mod refusal;
 pub mod sink;
 pub mod source;
 
@@ -40,11 +44,13 @@ pub use bindings::hb::plugin::types::{
 pub use breaker::Breaker;
 pub use fault::PluginFault;
 pub use frames::Frames;
+pub use guest::{Counters, HostCalls};
 pub use host::{Host, HostOptions};
-pub use instance::{Counters, HostCalls};
 pub use limits::Limits;
-pub use load::{Grants, LoadError, Loaded, Trust};
+pub use load::{Grants, Loaded, Trust};
 pub use manifest::{Capability, Kind, Manifest, ManifestError};
-pub use normalizer::{NormalizerInstance, Outcome};
+pub use normalizer::NormalizerInstance;
+pub use outcome::Outcome;
+pub use refusal::LoadError;
 pub use sink::SinkInstance;
 pub use source::{Polled, SourceInstance};

@@ -142,7 +142,7 @@ struct RuleState {
 }
 
 /// The journal range since the newest snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Range {
     snapshot: Hash,
     hasher: Hasher,
@@ -490,6 +490,12 @@ impl Partition {
     }
 }
 
+impl Default for Range {
+    fn default() -> Self {
+        Range { snapshot: Hash::ZERO, hasher: Hasher::new(), inputs: 0, generations: Vec::new(), traced: None }
+    }
+}
+
 impl Range {
     /// Adds an input to the hash as marked canonical CBOR.
     fn add(&mut self, input: &PartitionInput) {
@@ -533,4 +539,10 @@ pub enum RestoreError {
     /// Content it refers to is not there.
     #[error("the snapshot needs {0} {1}, which is missing")]
     Missing(&'static str, Hash),
+}
+
+/// Names of the sources and definitions of the series in a snapshot, in order of their numbers.
+pub fn names(snapshot: &[u8]) -> Result<(Vec<String>, Vec<SeriesDef>), CborError> {
+    let p: Partition = cbor::decode(snapshot)?;
+    Ok((p.sources.into_iter().map(|s| s.name).collect(), p.series.into_iter().map(|s| s.def).collect()))
 }

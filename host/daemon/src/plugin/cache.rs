@@ -8,6 +8,7 @@
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -16,6 +17,9 @@ use wasmtime::component::Component;
 
 /// Layout of cache files; raised when it changes.
 const CACHE_VERSION: &str = "hb-cwasm-1";
+
+/// Components kept: a host runs some dozen, in two or three versions, at half a MiB each.
+const MAX_COMPONENTS: usize = 64;
 
 /// How a component was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,8 @@ impl Files {
     // The receipt last: code without a receipt is never loaded.
     fn write(&self, code: &[u8]) -> io::Result<()> {
         if let Some(dir) = self.code.parent() {
-            fs::create_dir_all(dir)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            make_room(dir)?;
         }
         write_whole(&self.code, code)?;
         write_whole(&self.receipt, receipt_of(code).as_bytes())
@@ -105,6 +110,25 @@ impl Files {
 
 fn receipt_of(code: &[u8]) -> String {
     format!("{CACHE_VERSION} sha256 {}\n", sha256_hex(code))
+}
+
+// Old code goes first; what is still used is compiled again when it is missed.
+fn make_room(dir: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "cwasm") {
+            files.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    files.sort();
+    let excess = (files.len() + 1).saturating_sub(MAX_COMPONENTS);
+    for (_, path) in files.into_iter().take(excess) {
+        // The receipt first: code without one is never loaded.
+        let _ = fs::remove_file(path.with_extension("receipt"));
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }
 
 // Through a temporary file in the same directory, so that no reader ever sees half of it.
@@ -135,5 +159,21 @@ impl Hasher for HashText {
         let mut first = [0; 8];
         first.copy_from_slice(&self.0.clone().finalize()[..8]);
         u64::from_le_bytes(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_cache_makes_room_for_one_more() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..MAX_COMPONENTS + 3 {
+            fs::write(dir.path().join(format!("{i}.cwasm")), b"").unwrap();
+            fs::write(dir.path().join(format!("{i}.receipt")), b"").unwrap();
+        }
+        make_room(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2 * (MAX_COMPONENTS - 1));
     }
 }

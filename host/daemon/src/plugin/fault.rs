@@ -5,8 +5,7 @@ use std::fmt;
 use wasmtime::Trap;
 
 use super::bindings::hb::plugin::types::Fault;
-use super::instance::Budget;
-use super::limits::{MAX_REASON_BYTES, WASM_STACK_BYTES};
+use super::limits::{Budget, MAX_REASON_BYTES, WASM_STACK_BYTES};
 
 /// A guest's fault. The host goes on; the frames it concerns go to the dead-letter store with this text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +61,7 @@ impl fmt::Display for PluginFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PluginFault::Trap(text) => write!(f, "the plugin crashed: {text}"),
-            PluginFault::OutOfFuel(budget) => write!(f, "the plugin spent its fuel of {budget} units on one frame"),
+            PluginFault::OutOfFuel(budget) => write!(f, "the plugin spent its fuel of {budget} units"),
             PluginFault::Deadline(ms) => write!(f, "the plugin did not answer within {ms} ms"),
             PluginFault::Memory(bytes) => {
                 write!(f, "the plugin wanted more than its {} MiB of memory (or its tables)", bytes >> 20)

@@ -116,24 +116,38 @@ impl Frames {
         self.index.clear();
     }
 
-    /// Calls `f` with the guest's view of the frames in `range`. Bytes and most columns are borrowed; only the ends
-    /// are rebased, and the origins' addresses gathered.
+    /// Calls `f` with the guest's view of the frames in `range`: bytes and times are borrowed. A part of the batch gets
+    /// its own ends and the origins it needs, so that it looks the same whatever batch it was cut from.
     pub(crate) fn view<R>(&self, range: Range<usize>, f: impl FnOnce(FramesParam<'_>) -> R) -> R {
+        if range == (0..self.len()) {
+            let origins: Vec<&str> = self.origins.iter().map(String::as_str).collect();
+            return f(FramesParam {
+                data: &self.data,
+                ends: &self.ends,
+                received_ns: &self.received_ns,
+                origin: &self.origin,
+                origins: &origins,
+            });
+        }
         let start = self.start(range.start);
-        let end = if range.is_empty() { start } else { self.ends[range.end - 1] as usize };
-        let rebased: Vec<u32>;
-        let ends = if start == 0 {
-            &self.ends[range.clone()]
-        } else {
-            rebased = self.ends[range.clone()].iter().map(|e| e - start as u32).collect();
-            &rebased
-        };
-        let origins: Vec<&str> = self.origins.iter().map(String::as_str).collect();
+        let ends: Vec<u32> = self.ends[range.clone()].iter().map(|e| e - start as u32).collect();
+        let end = start + ends.last().copied().unwrap_or(0) as usize;
+        let mut origins: Vec<&str> = Vec::new();
+        let mut renumbered: Vec<Option<u16>> = vec![None; self.origins.len()];
+        let origin: Vec<u16> = self.origin[range.clone()]
+            .iter()
+            .map(|&old| {
+                *renumbered[old as usize].get_or_insert_with(|| {
+                    origins.push(&self.origins[old as usize]);
+                    (origins.len() - 1) as u16
+                })
+            })
+            .collect();
         f(FramesParam {
             data: &self.data[start..end],
-            ends,
-            received_ns: &self.received_ns[range.clone()],
-            origin: &self.origin[range],
+            ends: &ends,
+            received_ns: &self.received_ns[range],
+            origin: &origin,
             origins: &origins,
         })
     }
@@ -217,9 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_rebased_to_its_first_frame() {
+    fn a_view_looks_the_same_whatever_it_was_cut_from() {
         three().view(1..3, |v| {
             assert_eq!((v.data, v.ends, v.received_ns), (&b"cde"[..], &[0, 3][..], &[2, 3][..]));
+            assert_eq!((v.origin, v.origins), (&[0, 1][..], &["y", "x"][..]));
+        });
+        three().view(2..3, |v| assert_eq!((v.data, v.origin, v.origins), (&b"cde"[..], &[0][..], &["x"][..])));
+        three().view(0..3, |v| {
+            assert_eq!((v.data, v.origin, v.origins), (&b"abcde"[..], &[0, 1, 0][..], &["x", "y"][..]));
         });
         three().view(0..0, |v| assert!(v.data.is_empty() && v.ends.is_empty()));
         three().view(2..2, |v| assert!(v.data.is_empty() && v.ends.is_empty()));

@@ -22,18 +22,18 @@ pub const MAX_MEMORIES_AND_TABLES: usize = 16;
 /// Bytes of wasm stack: enough for several thousand frames of a recursive parser, far below a thread's 2 MiB.
 pub const WASM_STACK_BYTES: usize = 512 << 10;
 
-/// Fuel units a normalizer may spend on one frame, whatever its length: about 1 ms, some 500 times what a JSON line
-/// of 100 bytes costs.
-pub const DEFAULT_FUEL_PER_FRAME: u64 = 2_000_000;
+/// Fuel units a normalizer may spend on one frame, whatever its length: about 1 ms (measured: 20 to 30 units per ns),
+/// some thousand times what a JSON line of 100 bytes costs.
+pub const DEFAULT_FUEL_PER_FRAME: u64 = 20_000_000;
 
-/// Fuel units on top for each byte of a frame: a JSON parser in a guest needs 10 to 20.
-pub const FUEL_PER_BYTE: u64 = 50;
+/// Fuel units on top for each byte of a frame: a JSON parser in a guest spends 20 to 60.
+pub const FUEL_PER_BYTE: u64 = 500;
 
 /// Most fuel a manifest may ask for, per frame: about half a second; one hostile frame must not stop the others longer.
-pub const MAX_FUEL_PER_FRAME: u64 = 1_000_000_000;
+pub const MAX_FUEL_PER_FRAME: u64 = 10_000_000_000;
 
 /// Fuel units for starting an instance and reading its settings: about 0.2 s, it happens once per instance.
-pub const CONFIGURE_FUEL: u64 = 400_000_000;
+pub const CONFIGURE_FUEL: u64 = 4_000_000_000;
 
 /// Milliseconds one call into a source or sink may take.
 pub const DEFAULT_DEADLINE_MS: u32 = 2_000;
@@ -64,6 +64,15 @@ pub const MAX_LOG_LINE_BYTES: usize = 4 << 10;
 
 /// Bytes of a reason or a fault's text; what is longer is cut. It stands in tables and dead letters.
 pub const MAX_REASON_BYTES: usize = 1 << 10;
+
+/// What one call may spend.
+#[derive(Clone, Copy)]
+pub(super) enum Budget {
+    /// Fuel units: normalizers.
+    Fuel(u64),
+    /// Milliseconds: sources and sinks.
+    Ms(u32),
+}
 
 /// What one instance may use; the defaults, changed by the manifest's `resource_limits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! From bytes to a checked component: signature, world, imports against grants, compiled code.
+//! From bytes to a checked component: signatures, world, imports against grants, compiled code.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::hb::plugin as wit;
 use super::cache::{self, Origin};
+use super::guest::Guest;
 use super::host::{Engines, Host};
-use super::instance::Guest;
 use super::limits::Limits;
 use super::manifest::{Capability, Kind, Manifest};
+use super::refusal::LoadError;
 
 /// Package of the contract and its version, as they stand in the names of imports and exports.
 const PACKAGE: &str = "hb:plugin/";
@@ -30,166 +31,9 @@ pub struct Trust {
     /// Trusted public keys: the base64 line, or a whole `.pub` file.
     pub keys: Vec<String>,
     /// The text of `plugin.wasm.minisig`, if there is one.
-    pub signature: Option<String>,
-}
-
-/// Why a plugin was not loaded; [`LoadError::help`] says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// No signature although one is required.
-    #[error("plugin `{plugin}` is not signed and `require_signed` is on")]
-    Unsigned {
-        /// Plugin name.
-        plugin: String,
-    },
-    /// A signature that no trusted key accepts.
-    #[error("the signature of plugin `{plugin}` is not good: {reason}")]
-    BadSignature {
-        /// Plugin name.
-        plugin: String,
-        /// What each key said.
-        reason: String,
-    },
-    /// A trusted key that cannot be read.
-    #[error("trusted key {index} is not a minisign public key: {reason}")]
-    BadKey {
-        /// Position in the list of trusted keys, from 1.
-        index: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A wasm core module where a component is expected.
-    #[error("plugin `{plugin}` is a core module, not a component")]
-    CoreModule {
-        /// Plugin name.
-        plugin: String,
-    },
-    /// Not wasm at all.
-    #[error("plugin `{plugin}` is not a WebAssembly component: {reason}")]
-    NotAComponent {
-        /// Plugin name.
-        plugin: String,
-        /// What the first bytes are, or what the parser said.
-        reason: String,
-    },
-    /// The component is of another kind than its manifest says.
-    #[error("plugin `{plugin}` exports `{found}`; its manifest says kind `{asked}`, which exports `{expected}`")]
-    WrongWorld {
-        /// Plugin name.
-        plugin: String,
-        /// Kind in the manifest.
-        asked: Kind,
-        /// The interface that kind exports.
-        expected: &'static str,
-        /// The interface the component exports.
-        found: String,
-    },
-    /// The component exports nothing of the contract.
-    #[error("plugin `{plugin}` does not export `hb:plugin/{expected}@0.1`; it exports {found}")]
-    MissingExport {
-        /// Plugin name.
-        plugin: String,
-        /// The interface its kind exports.
-        expected: &'static str,
-        /// What it exports instead.
-        found: String,
-    },
-    /// Built against another version of the contract.
-    #[error("plugin `{plugin}` was built for `{found}`; this host speaks hb:plugin@0.1")]
-    WrongVersion {
-        /// Plugin name.
-        plugin: String,
-        /// The import or export with the other version.
-        found: String,
-    },
-    /// The component imports a capability that was not both asked for and given.
-    #[error(
-        "plugin `{plugin}` imports `{import}`, which is not granted: its manifest {}, the configuration {}",
-        if *.asked { "asks for it" } else { "does not ask for it" },
-        if *.given { "gives it" } else { "does not give it" }
-    )]
-    NotGranted {
-        /// Plugin name.
-        plugin: String,
-        /// The import.
-        import: String,
-        /// The capability behind it.
-        capability: Capability,
-        /// Whether the manifest asks.
-        asked: bool,
-        /// Whether the configuration gives.
-        given: bool,
-    },
-    /// The component imports what no grant could give to its kind.
-    #[error("plugin `{plugin}` imports `{import}`, which this host does not give to a {kind}")]
-    UnknownImport {
-        /// Plugin name.
-        plugin: String,
-        /// The import.
-        import: String,
-        /// Kind in the manifest.
-        kind: Kind,
-    },
-    /// Names fit, types do not.
-    #[error("plugin `{plugin}` does not fit the contract: {reason}")]
-    Incompatible {
-        /// Plugin name.
-        plugin: String,
-        /// What wasmtime said.
-        reason: String,
-    },
-}
-
-impl LoadError {
-    /// What is wrong, in one sentence.
-    pub fn what(&self) -> String {
-        self.to_string()
-    }
-
-    /// The way out.
-    pub fn help(&self) -> String {
-        match self {
-            LoadError::Unsigned { .. } => {
-                "sign it (`minisign -Sm plugin.wasm`) and put plugin.wasm.minisig beside it, or set \
-                 `require_signed: false` for a machine where anybody's code may run"
-                    .into()
-            }
-            LoadError::BadSignature { .. } => {
-                "the file was changed after signing, or its publisher's key is not among the trusted keys".into()
-            }
-            LoadError::BadKey { .. } => "write the second line of the publisher's .pub file".into(),
-            LoadError::CoreModule { .. } => {
-                "encode it as a component: `cargo xtask plugins` does it, or `wasm-tools component new`".into()
-            }
-            LoadError::NotAComponent { .. } => "point to the plugin.wasm that the plugin's build wrote".into(),
-            LoadError::WrongWorld { found, .. } => match Kind::of_export(found) {
-                Some(kind) => format!("write `kind: {kind}` in plugin.yaml, or build the component for its world"),
-                None => "build the component for the world of its kind".into(),
-            },
-            LoadError::MissingExport { expected, .. } => {
-                format!("build it with hb-sdk against a world that exports `{expected}`")
-            }
-            LoadError::WrongVersion { .. } | LoadError::Incompatible { .. } => {
-                "rebuild the plugin with the SDK of this release".into()
-            }
-            LoadError::NotGranted { plugin, capability, asked, given, .. } => {
-                let ask = format!("write `capabilities: [{}]` in its plugin.yaml", capability.name());
-                let give =
-                    format!("write `grants: [{}]` for plugin `{plugin}` in the configuration", capability.name());
-                match (asked, given) {
-                    (false, false) => format!("{ask}, and {give}"),
-                    (false, true) => ask,
-                    _ => give,
-                }
-            }
-            LoadError::UnknownImport { import, .. } if import.starts_with("wasi:") => {
-                "build it for wasm32-unknown-unknown: plugins get no WASI, only what the contract names".into()
-            }
-            LoadError::UnknownImport { .. } => {
-                "a plugin may import hb:plugin/log, normalizers hb:plugin/series, and granted capabilities".into()
-            }
-        }
-    }
+    pub wasm_signature: Option<String>,
+    /// The text of `plugin.yaml.minisig`, if there is one.
+    pub manifest_signature: Option<String>,
 }
 
 /// A checked component, ready to be instantiated any number of times, on any thread.
@@ -251,7 +95,9 @@ impl Host {
     /// Checks `wasm` against its manifest, the grants and the signature, and compiles it (or takes it from the cache).
     pub fn load(&self, wasm: &[u8], manifest: Manifest, grants: &Grants, trusted: &Trust) -> Result<Loaded, LoadError> {
         let plugin = manifest.name.clone();
-        check_signature(&plugin, wasm, trusted)?;
+        check_signature(&plugin, "plugin.wasm", wasm, trusted.wasm_signature.as_deref(), trusted)?;
+        let text = manifest.text().as_bytes();
+        check_signature(&plugin, "plugin.yaml", text, trusted.manifest_signature.as_deref(), trusted)?;
         check_magic(&plugin, wasm)?;
         let engine = self.engines.of(manifest.kind);
         let wasm_hash = cache::sha256_hex(wasm);
@@ -298,21 +144,27 @@ fn linker_for(
     Ok(linker)
 }
 
-fn check_signature(plugin: &str, wasm: &[u8], trust: &Trust) -> Result<(), LoadError> {
-    let Some(text) = &trust.signature else {
-        return if trust.require_signed { Err(LoadError::Unsigned { plugin: plugin.into() }) } else { Ok(()) };
+fn check_signature(
+    plugin: &str,
+    file: &'static str,
+    bytes: &[u8],
+    signature: Option<&str>,
+    trust: &Trust,
+) -> Result<(), LoadError> {
+    let Some(text) = signature else {
+        return if trust.require_signed { Err(LoadError::Unsigned { plugin: plugin.into(), file }) } else { Ok(()) };
     };
     // Without keys a signature proves nothing; where none is required it is not a reason to refuse either.
     if trust.keys.is_empty() && !trust.require_signed {
         return Ok(());
     }
-    let bad = |reason: String| LoadError::BadSignature { plugin: plugin.into(), reason };
+    let bad = |reason: String| LoadError::BadSignature { plugin: plugin.into(), file, reason };
     let signature = Signature::decode(text).map_err(|e| bad(e.to_string()))?;
     let mut reasons = Vec::new();
     for (i, key) in trust.keys.iter().enumerate() {
         let key = if key.lines().count() > 1 { PublicKey::decode(key) } else { PublicKey::from_base64(key.trim()) };
         let key = key.map_err(|e| LoadError::BadKey { index: i + 1, reason: e.to_string() })?;
-        match key.verify(wasm, &signature, false) {
+        match key.verify(bytes, &signature, false) {
             Ok(()) => return Ok(()),
             Err(e) => reasons.push(format!("key {}: {e}", i + 1)),
         }

@@ -93,6 +93,8 @@ pub struct Manifest {
     pub limits: Limits,
     /// JSON Schema of its settings.
     pub settings: Value,
+    // The file itself: what was signed, and what an evidence pack keeps.
+    text: String,
 }
 
 /// Why a manifest or its settings were refused.
@@ -135,7 +137,12 @@ impl Manifest {
                 place,
             }
         })?;
-        raw.check()
+        raw.check(yaml)
+    }
+
+    /// The file as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Checks a plugin's settings against the schema; all problems, not the first.
@@ -174,7 +181,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn check(self) -> Result<Manifest, ManifestError> {
+    fn check(self, yaml: &str) -> Result<Manifest, ManifestError> {
         let name_ok = !self.name.is_empty()
             && self.name.len() <= 64
             && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -214,6 +221,7 @@ impl Raw {
             capabilities: self.capabilities.into_iter().collect(),
             limits,
             settings: self.settings,
+            text: yaml.to_owned(),
         })
     }
 }

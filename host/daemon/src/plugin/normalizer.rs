@@ -16,12 +16,13 @@ use wasmtime::Store;
 use wasmtime::component::{Instance as Component, InstancePre};
 
 use super::bindings::exports::hb::plugin::normalize;
-use super::fault::{PluginFault, reason};
+use super::fault::PluginFault;
 use super::frames::Frames;
-use super::instance::{Answer, Budget, Counters, Exports, Guest, HostCalls, Instance};
-use super::limits::MAX_CALL_BYTES;
+use super::guest::{Counters, Guest, HostCalls};
+use super::instance::{Answer, Exports, Instance};
+use super::limits::{Budget, MAX_CALL_BYTES};
 use super::load::Loaded;
-use super::{Event, Reject};
+use super::outcome::{self, Outcome};
 
 /// Frames in one call at most: beyond this a call costs nothing more per frame (measured flat from 256 on).
 const MAX_CALL_FRAMES: usize = 4096;
@@ -30,28 +31,7 @@ const MAX_CALL_FRAMES: usize = 4096;
 const FRAME_OVERHEAD_BYTES: u64 = 64;
 
 /// Fuel per byte assumed before the first call; then the measured value is used.
-const FIRST_FUEL_PER_BYTE: u64 = 16;
-
-/// What a batch became. Rows, events, rejects and faults are in the order of their frames.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Row `k` came from frame `frame[k]`; never falls.
-    pub frame: Vec<u32>,
-    /// Its series.
-    pub series: Vec<u32>,
-    /// Its event time, nanoseconds since the Unix epoch.
-    pub time_ns: Vec<i64>,
-    /// Its value; never NaN or infinite.
-    pub value: Vec<f64>,
-    /// Events.
-    pub events: Vec<Event>,
-    /// Frames the plugin could not read, with its reason (neutralised).
-    pub rejects: Vec<Reject>,
-    /// Frames that meant nothing to the plugin.
-    pub ignored: u32,
-    /// Guilty frames: for the dead-letter store.
-    pub faults: Vec<(u32, PluginFault)>,
-}
+const FIRST_FUEL_PER_BYTE: u64 = 32;
 
 /// A normalizer at work.
 pub struct NormalizerInstance {
@@ -95,7 +75,7 @@ impl NormalizerInstance {
             if let Err(fault) = self.call(frames, i..i + 1, &mut alone) {
                 return Err(self.impure(i, &format!("alone it faults: {fault}")));
             }
-            if let Some(difference) = difference(outcome, &alone, i as u32) {
+            if let Some(difference) = outcome.difference(&alone, i as u32) {
                 return Err(self.impure(i, &difference));
             }
         }
@@ -156,12 +136,12 @@ impl NormalizerInstance {
         let bytes: u64 = range.clone().map(|i| frames.frame_len(i) as u64 + FRAME_OVERHEAD_BYTES).sum();
         self.fuel_per_byte = (spent / bytes.max(1)).max(1);
         let n = range.len() as u32;
-        if let Err(text) = check(&answer, n, limits.rows_per_frame, |id| self.instance.knows_series(id)) {
+        if let Err(text) = outcome::check(&answer, n, limits.rows_per_frame, |id| self.instance.knows_series(id)) {
             self.instance.count_fault();
             self.instance.retire();
             return Err(PluginFault::BadOutput(text));
         }
-        append(out, answer, range.start as u32);
+        out.append(answer, range.start as u32);
         Ok(())
     }
 
@@ -179,119 +159,4 @@ impl Exports for normalize::Guest {
     fn configure(&self, store: &mut Store<Guest>, settings: &str) -> Answer<()> {
         self.call_configure(store, settings)
     }
-}
-
-// What the contract demands of an answer about `n` frames.
-fn check(
-    answer: &normalize::Outcome,
-    n: u32,
-    rows_per_frame: u32,
-    knows_series: impl Fn(u32) -> bool,
-) -> Result<(), String> {
-    let s = &answer.samples;
-    let rows = s.frame.len();
-    if s.series.len() != rows || s.time_ns.len() != rows || s.value.len() != rows {
-        return Err(format!(
-            "columns of unequal length: {rows} frames, {} series, {} times, {} values",
-            s.series.len(),
-            s.time_ns.len(),
-            s.value.len()
-        ));
-    }
-    if let Some(k) = s.frame.windows(2).position(|w| w[0] > w[1]) {
-        return Err(format!("row {}: the frame falls from {} to {}", k + 1, s.frame[k], s.frame[k + 1]));
-    }
-    if let Some(&frame) = s.frame.last().filter(|&&f| f >= n) {
-        return Err(format!("a sample names frame {frame} of {n}"));
-    }
-    if let Some(k) = s.value.iter().position(|v| !v.is_finite()) {
-        return Err(format!("row {k}: the value is {}", s.value[k]));
-    }
-    if let Some(k) = s.series.iter().position(|&id| !knows_series(id)) {
-        return Err(format!("row {k}: series {} was not defined by this plugin", s.series[k]));
-    }
-    if let Some(w) = answer.events.windows(2).find(|w| w[0].frame > w[1].frame) {
-        return Err(format!("the frame of the events falls from {} to {}", w[0].frame, w[1].frame));
-    }
-    if let Some(w) = answer.rejects.windows(2).find(|w| w[0].frame > w[1].frame) {
-        return Err(format!("the frame of the rejects falls from {} to {}", w[0].frame, w[1].frame));
-    }
-    account(answer, n, rows_per_frame)
-}
-
-// Each frame ends as rows (samples, events), or as one reject, or is counted as ignored.
-fn account(answer: &normalize::Outcome, n: u32, rows_per_frame: u32) -> Result<(), String> {
-    const REJECTED: u32 = u32::MAX;
-    let mut rows = vec![0u32; n as usize];
-    for &frame in &answer.samples.frame {
-        rows[frame as usize] += 1;
-    }
-    for event in &answer.events {
-        let count = rows.get_mut(event.frame as usize).ok_or(format!("an event names frame {} of {n}", event.frame))?;
-        *count += 1;
-    }
-    if let Some(i) = rows.iter().position(|&r| r > rows_per_frame) {
-        return Err(format!("frame {i} gave {} rows; at most {rows_per_frame} are allowed", rows[i]));
-    }
-    for reject in &answer.rejects {
-        match rows.get_mut(reject.frame as usize) {
-            None => return Err(format!("a reject names frame {} of {n}", reject.frame)),
-            Some(r @ 0) => *r = REJECTED,
-            Some(&mut REJECTED) => return Err(format!("frame {} is rejected twice", reject.frame)),
-            Some(_) => return Err(format!("frame {} is rejected and also gave rows", reject.frame)),
-        }
-    }
-    let unaccounted = rows.iter().filter(|&&r| r == 0).count();
-    if unaccounted != answer.ignored as usize {
-        return Err(format!(
-            "{unaccounted} frames gave neither rows nor a reject, but {} count as ignored",
-            answer.ignored
-        ));
-    }
-    Ok(())
-}
-
-fn append(out: &mut Outcome, answer: normalize::Outcome, offset: u32) {
-    let s = answer.samples;
-    out.frame.extend(s.frame.iter().map(|f| f + offset));
-    out.series.extend_from_slice(&s.series);
-    out.time_ns.extend_from_slice(&s.time_ns);
-    out.value.extend_from_slice(&s.value);
-    out.events.extend(answer.events.into_iter().map(|e| Event { frame: e.frame + offset, ..e }));
-    out.rejects
-        .extend(answer.rejects.into_iter().map(|r| Reject { frame: r.frame + offset, reason: reason(&r.reason) }));
-    out.ignored += answer.ignored;
-}
-
-// How `alone` (frame 0 of its own batch) differs from frame `i` of `whole`.
-fn difference(whole: &Outcome, alone: &Outcome, i: u32) -> Option<String> {
-    let from = whole.frame.partition_point(|&f| f < i);
-    let to = whole.frame.partition_point(|&f| f <= i);
-    if to - from != alone.frame.len() {
-        return Some(format!("{} samples in its batch, {} alone", to - from, alone.frame.len()));
-    }
-    for (k, row) in (from..to).enumerate() {
-        let (a, b) = ((whole.series[row], whole.time_ns[row]), (alone.series[k], alone.time_ns[k]));
-        if a != b {
-            return Some(format!(
-                "sample {k} is (series {}, time {}) in its batch, ({}, {}) alone",
-                a.0, a.1, b.0, b.1
-            ));
-        }
-        let (a, b) = (whole.value[row], alone.value[k]);
-        if a.to_bits() != b.to_bits() {
-            return Some(format!("sample {k} is {a} in its batch, {b} alone"));
-        }
-    }
-    let events = whole.events.iter().filter(|e| e.frame == i);
-    if !events.map(content).eq(alone.events.iter().map(content)) {
-        return Some("its events differ".into());
-    }
-    let rejects = whole.rejects.iter().filter(|r| r.frame == i).map(|r| &r.reason);
-    (!rejects.eq(alone.rejects.iter().map(|r| &r.reason))).then(|| "its reject differs".into())
-}
-
-fn content(e: &Event) -> (&str, i64, &[u8], Vec<(&str, &str)>) {
-    let attributes = e.attributes.iter().map(|a| (a.key.as_str(), a.value.as_str())).collect();
-    (&e.kind, e.time_ns, &e.body, attributes)
 }

@@ -8,7 +8,9 @@ use wasmtime::component::{Instance as Component, InstancePre};
 
 use super::bindings::exports::hb::plugin::consume;
 use super::fault::{PluginFault, reason};
-use super::instance::{Answer, Budget, Counters, Exports, Guest, HostCalls, Instance};
+use super::guest::{Counters, Guest, HostCalls};
+use super::instance::{Answer, Exports, Instance};
+use super::limits::Budget;
 use super::load::Loaded;
 use super::{Delivered, Delivery, Document, SamplesParam, SeriesDef};
 

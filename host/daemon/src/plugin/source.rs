@@ -13,11 +13,19 @@ use super::Reject;
 use super::bindings::exports::hb::plugin::produce;
 use super::fault::{PluginFault, reason};
 use super::frames::Frames;
-use super::instance::{Answer, Budget, Counters, Exports, Guest, HostCalls, Instance};
+use super::guest::{Counters, Guest, HostCalls};
+use super::instance::{Answer, Exports, Instance};
+use super::limits::Budget;
 use super::load::Loaded;
 
 /// Bytes of a cursor: a position, not a store.
 const MAX_CURSOR_BYTES: usize = 64 << 10;
+
+/// Frames of one poll: as many as a batch has room for origins, if each came from another.
+const MAX_POLL_FRAMES: u32 = 65_536;
+
+/// Bytes of one poll: far below the 4 GiB a batch can address.
+const MAX_POLL_BYTES: u32 = 1 << 30;
 
 /// How much shorter the deadline is while the guilty frame of a batch is searched.
 const HALVING_SPEED_UP: u32 = 10;
@@ -74,11 +82,11 @@ impl SourceInstance {
     /// to try again.
     pub fn poll(&mut self, inbox: &Frames, max_frames: u32, max_bytes: u32) -> Result<Polled, PluginFault> {
         let mut out = Polled { consumed: vec![0; inbox.len()], ..Polled::default() };
-        let mut room = Room { frames: max_frames, bytes: max_bytes };
+        let mut room = Room { frames: max_frames.min(MAX_POLL_FRAMES), bytes: max_bytes.min(MAX_POLL_BYTES) };
         self.ensure_open()?;
         if inbox.is_empty() {
             let part = self.call(inbox, 0..0, false, room)?;
-            self.take(part, 0..0, inbox, &mut out, &mut room)?;
+            self.take(part, 0..0, inbox, &mut out, &mut room);
         } else {
             let polled = self.poll_range(inbox, 0..inbox.len(), false, &mut out, &mut room);
             // What was taken before the fault is taken: the same fault shows again with the next poll.
@@ -120,7 +128,7 @@ impl SourceInstance {
             return Ok(false);
         }
         let fault = match self.call(inbox, range.clone(), fresh, *room) {
-            Ok(part) => return self.take(part, range, inbox, out, room),
+            Ok(part) => return Ok(self.take(part, range, inbox, out, room)),
             // The world outside is not ready: nobody is guilty, the same input is offered again.
             Err(fault @ PluginFault::Returned { retry_after_ms: Some(_), .. }) => return Err(fault),
             Err(fault) => fault,
@@ -143,13 +151,7 @@ impl SourceInstance {
         }
     }
 
-    fn call(
-        &mut self,
-        inbox: &Frames,
-        range: Range<usize>,
-        halved: bool,
-        room: Room,
-    ) -> Result<produce::Polled, PluginFault> {
+    fn call(&mut self, inbox: &Frames, range: Range<usize>, halved: bool, room: Room) -> Result<Polled, PluginFault> {
         // While a batch is being halved, a short deadline loses nothing: only a frame that fails alone, with the whole
         // deadline, is guilty. Without it one frame that hangs would cost the deadline once per halving.
         let budget = match self.budget() {
@@ -160,24 +162,20 @@ impl SourceInstance {
             self.instance.call(budget, |e, store| e.call_poll(store, view, room.frames, room.bytes))
         });
         let part = self.watch(answer)?;
-        if let Err(text) = check(&part, inbox, range, room) {
-            return Err(self.bad_output(text));
-        }
-        Ok(part)
+        check(&part, inbox, range, room).map_err(|text| self.bad_output(text))?;
+        let frames = Frames::from_guest(part.batch).map_err(|text| self.bad_output(text))?;
+        let produce::Polled { rejects, consumed, cursor, next_poll_ms, .. } = part;
+        Ok(Polled { frames, rejects, consumed, cursor, next_poll_ms, faults: Vec::new() })
     }
 
-    fn take(
-        &mut self,
-        part: produce::Polled,
-        range: Range<usize>,
-        inbox: &Frames,
-        out: &mut Polled,
-        room: &mut Room,
-    ) -> Result<bool, PluginFault> {
-        let frames = Frames::from_guest(part.batch).map_err(|text| self.bad_output(text))?;
-        room.frames = room.frames.saturating_sub(frames.len() as u32);
-        room.bytes = room.bytes.saturating_sub(frames.data_len() as u32);
-        out.frames.append(frames).map_err(|full| self.bad_output(full.to_string()))?;
+    // Adds a good part to what the poll gave so far; returns whether it took all of its range.
+    fn take(&mut self, part: Polled, range: Range<usize>, inbox: &Frames, out: &mut Polled, room: &mut Room) -> bool {
+        room.frames = room.frames.saturating_sub(part.frames.len() as u32);
+        room.bytes = room.bytes.saturating_sub(part.frames.data_len() as u32);
+        if out.frames.append(part.frames).is_err() {
+            // Ruled out by MAX_POLL_FRAMES and MAX_POLL_BYTES; what is not taken is offered again.
+            return false;
+        }
         let offset = range.start as u32;
         out.rejects
             .extend(part.rejects.into_iter().map(|r| Reject { frame: r.frame + offset, reason: reason(&r.reason) }));
@@ -188,7 +186,7 @@ impl SourceInstance {
             out.cursor = Some(cursor);
         }
         out.next_poll_ms = part.next_poll_ms;
-        Ok(all)
+        all
     }
 
     fn budget(&self) -> Budget {

@@ -1,0 +1,161 @@
+//! Builds all guests to signed components: `<target>/plugins/<name>/` for users, `<target>/plugins-test/<name>/` for tests.
+
+mod sign;
+mod toolchain;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use toolchain::Toolchain;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const PROFILE: &str = "guest";
+
+/// What `cargo xtask plugins` leaves behind.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// Holds one folder per plugin, and the publisher's key.
+    pub(crate) dir: PathBuf,
+    /// Names of the shipped plugins, sorted.
+    pub(crate) plugins: Vec<String>,
+}
+
+/// One crate that becomes a component.
+struct Guest {
+    name: String,
+    package: String,
+    source: PathBuf,
+    out: PathBuf,
+}
+
+/// Builds, encodes and signs all guests, unless nothing changed since the last time.
+pub(crate) fn build(root: &Path) -> Result<Built> {
+    let target = target_dir(root);
+    let dir = target.join("plugins");
+    let mut guests = find_guests(&root.join("plugins"), "hb-plugin-", &dir)?;
+    let plugins = guests.iter().map(|g| g.name.clone()).collect();
+    guests.extend(find_guests(&root.join("tests/guests"), "hb-guest-", &target.join("plugins-test"))?);
+
+    let stamp_file = dir.join("inputs.sha256");
+    // The stamp holds the inputs and the toolchain; looking for the latter may install something, so it comes second.
+    let inputs = hash_inputs(root)?;
+    let wanted = std::env::var(toolchain::ENV).unwrap_or_default();
+    let complete = guests.iter().all(|g| ARTIFACTS.iter().all(|a| g.out.join(a).is_file()));
+    let recorded = fs::read_to_string(&stamp_file).unwrap_or_default();
+    let mut recorded = recorded.split_whitespace();
+    if complete && recorded.next() == Some(&inputs) {
+        let made_by = recorded.next().unwrap_or_default();
+        if wanted.is_empty() || wanted == made_by {
+            eprintln!("plugins: unchanged (built with {made_by}'s toolchain)");
+            return Ok(Built { dir, plugins });
+        }
+    }
+
+    let toolchain = Toolchain::find(TARGET)?;
+    eprintln!("plugins: building {} guests with {}", guests.len(), toolchain.describe());
+    let built = compile(root, &target, &toolchain, &guests)?;
+    fs::create_dir_all(&dir)?;
+    let publisher = sign::Publisher::load_or_create(&dir.join("dev-publisher"))?;
+    for guest in &guests {
+        let module = built.join(format!("{}.wasm", guest.package.replace('-', "_")));
+        let component = encode(&module).with_context(|| format!("component of {}", guest.name))?;
+        fs::create_dir_all(&guest.out)?;
+        publisher.place(&guest.out.join("plugin.wasm"), &component)?;
+        let manifest = guest.source.join("plugin.yaml");
+        let manifest = fs::read(&manifest).with_context(|| manifest.display().to_string())?;
+        publisher.place(&guest.out.join("plugin.yaml"), &manifest)?;
+    }
+    fs::write(&stamp_file, format!("{inputs} {}\n", toolchain.name()))?;
+    Ok(Built { dir, plugins })
+}
+
+const ARTIFACTS: [&str; 4] = ["plugin.wasm", "plugin.wasm.minisig", "plugin.yaml", "plugin.yaml.minisig"];
+
+/// Cargo's target directory.
+fn target_dir(root: &Path) -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root.join(dir),
+        None => root.join("target"),
+    }
+}
+
+fn find_guests(folder: &Path, prefix: &str, out: &Path) -> Result<Vec<Guest>> {
+    let mut guests = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let source = entry?.path();
+        if !source.join("plugin.yaml").is_file() {
+            continue;
+        }
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        guests.push(Guest { package: format!("{prefix}{name}"), out: out.join(&name), name, source });
+    }
+    guests.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(guests)
+}
+
+/// Everything that a guest is made of, as one hash.
+fn hash_inputs(root: &Path) -> Result<String> {
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    for folder in ["sdk", "plugins", "tests/guests", "xtask/src"] {
+        collect(&root.join(folder), &mut files)?;
+    }
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let content = fs::read(&file).with_context(|| file.display().to_string())?;
+        hash.update(file.strip_prefix(root).unwrap_or(&file).to_string_lossy().as_bytes());
+        hash.update([0]);
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content);
+    }
+    Ok(data_encoding::HEXLOWER.encode(&hash.finalize()))
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// One cargo call for all guests; returns the folder with the modules.
+fn compile(root: &Path, target: &Path, toolchain: &Toolchain, guests: &[Guest]) -> Result<PathBuf> {
+    // A folder of their own: guests and host never wait for each other's lock, nor do the two toolchains mix.
+    let guest_target = target.join("guests").join(toolchain.name());
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root);
+    command.args(["build", "--locked", "--quiet", "--profile", PROFILE, "--target", TARGET, "--target-dir"]);
+    command.arg(&guest_target);
+    for guest in guests {
+        command.args(["--package", &guest.package]);
+    }
+    toolchain.apply(&mut command);
+    // Panic messages carry paths of source files; those of this machine are nobody's business and no two builds' same.
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
+    let mut flags = vec![format!("--remap-path-prefix={}=/hb", root.canonicalize()?.display())];
+    flags.push(format!("--remap-path-prefix={}=/hb", root.display()));
+    flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
+    flags.extend(toolchain.sysroots().iter().map(|s| format!("--remap-path-prefix={}=/rust", s.display())));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env_remove("RUSTFLAGS");
+    let status = command.status().context("cargo")?;
+    ensure!(status.success(), "cargo could not build the guests ({status})");
+    Ok(guest_target.join(TARGET).join(PROFILE))
+}
+
+/// Wraps a core module with the component type it carries.
+fn encode(module: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(module).with_context(|| module.display().to_string())?;
+    let mut encoder = wit_component::ComponentEncoder::default();
+    encoder.validate(true);
+    encoder.module(&bytes)?;
+    encoder.encode()
+}
