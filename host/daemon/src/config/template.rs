@@ -36,6 +36,28 @@ pub fn config(publishers: &[&Path]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::yaml::load_json;
+    use crate::config::{ConfigFile, Surroundings};
+    use crate::diagnostic::Area;
+
+    #[test]
+    fn the_settings_fit_the_plugins_that_get_them() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let check = |plugin: &str, settings: &serde_json::Value| {
+            let manifest = root.join("plugins").join(plugin).join("plugin.yaml");
+            let (_, manifest) = load_json(&manifest, Area::Plugin).unwrap();
+            let schema = jsonschema::validator_for(&manifest["settings"]).unwrap();
+            let wrong: Vec<String> = schema.iter_errors(settings).map(|e| e.to_string()).collect();
+            assert!(wrong.is_empty(), "{plugin}: {wrong:?}");
+        };
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(SCHEMA_NAME), SCHEMA).unwrap();
+        let path = dir.path().join(CONFIG_NAME);
+        let config = ConfigFile::from_bytes(&path, config(&[]).into_bytes(), &Surroundings::default()).unwrap().config;
+        config.sources.iter().for_each(|s| check(&s.plugin, &s.settings));
+        config.normalizers.iter().for_each(|n| check(&n.plugin, &n.settings));
+        config.sinks.iter().for_each(|s| check(&s.plugin, &s.settings));
+    }
 
     #[test]
     fn publishers_are_filled_in() {

@@ -110,7 +110,7 @@ fn flagged(report: &Report) -> Markup {
     html! {
         section aria-labelledby="flagged" {
             h2 id="flagged" { "What was flagged" }
-            div.wide tabindex="0" role="region" aria-label="Flagged series" {
+            div.wide tabindex="0" role="region" aria-label="Table of flagged series" {
                 table {
                     thead { tr {
                         th scope="col" { "Series" }
@@ -135,8 +135,8 @@ fn flagged(report: &Report) -> Markup {
                                 td.n { (optional(s.worst.expected)) }
                                 td.n { (optional(s.worst.value)) }
                                 td.n { (optional(s.worst.limit)) }
-                                td { (s.first_flagged) }
-                                td { (s.last_flagged) }
+                                td.t { (s.first_flagged) }
+                                td.t { (s.last_flagged) }
                             }
                         }
                     }
@@ -258,8 +258,8 @@ fn spans(flagged: &[FlaggedSpan]) -> Markup {
                     @for s in flagged.iter().take(MAX_TABLE_ROWS) {
                         tr {
                             td { (pill(s.status)) }
-                            td { (time(s.start_ns)) }
-                            td { (time(s.end_ns)) }
+                            td.t { (time(s.start_ns)) }
+                            td.t { (time(s.end_ns)) }
                             td { (neutralise(&s.reason)) }
                         }
                     }

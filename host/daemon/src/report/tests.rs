@@ -172,12 +172,9 @@ fn lost_samples_and_missing_series_become_hints() {
     d.counts.shed = 1;
     d.baseline = None;
     let hints = build(&[d]).investigation_hints.join("\n");
-    for want in [
-        "flow{asset=a} gave no samples",
-        "3 samples came too late",
-        "1 sample were refused at a cap",
-        "Nothing was compared",
-    ] {
+    for want in
+        ["flow{asset=a} gave no samples", "3 samples too late", "1 sample refused at a cap", "Nothing was compared"]
+    {
         assert!(hints.contains(want), "{want}\n{hints}");
     }
 }

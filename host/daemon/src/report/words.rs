@@ -96,9 +96,9 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
     }
     let counts = &r.samples;
     for (n, what) in [
-        (counts.late, "came too late for their windows: raise `lateness_sec`, or check the clocks of the sources"),
-        (counts.jumped, "were held back because their time jumped ahead: check the clocks of the sources"),
-        (counts.shed, "were refused at a cap: raise `limits`, or look for labels that never repeat"),
+        (counts.late, "too late for their windows: raise `lateness_sec`, or check the clocks of the sources"),
+        (counts.jumped, "held back because their time jumped ahead: check the clocks of the sources"),
+        (counts.shed, "refused at a cap: raise `limits`, or look for labels that never repeat"),
     ] {
         if n > 0 {
             hints.push(format!("{} {what}.", counted(n, "sample")));
