@@ -156,6 +156,8 @@ macro_rules! export_normalizer {
                     })
                 }
             }
+            // The names of the component ABI mean nothing to a native linker.
+            #[cfg(target_arch = "wasm32")]
     $crate::wit::normalizer::export!(Component with_types_in $crate::wit::normalizer);
         };
     };

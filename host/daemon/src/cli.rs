@@ -9,6 +9,7 @@ mod inject;
 mod log;
 mod manage;
 mod policy;
+mod progress;
 mod show;
 
 use std::io::{IsTerminal as _, Write as _};

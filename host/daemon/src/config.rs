@@ -95,7 +95,8 @@ impl Surroundings {
         }
     }
 
-    fn plugins(&self) -> PathBuf {
+    /// Where plugins are installed when the config does not say.
+    pub fn plugins(&self) -> PathBuf {
         self.plugins_dir.clone().unwrap_or_else(|| self.first("plugins", "../lib/hb/plugins"))
     }
 

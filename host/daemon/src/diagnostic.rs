@@ -11,7 +11,7 @@ use serde::Serialize;
 mod render;
 mod text;
 
-pub use text::{clip, nearest, neutralise};
+pub use text::{clip, nearest, neutralise, neutralise_lines};
 
 /// Exit codes of `hb`, after sysexits(3).
 pub mod exit {
@@ -62,6 +62,8 @@ pub enum Area {
     Transport,
     /// Input data.
     Data,
+    /// A file or directory.
+    Io,
     /// The state directory.
     State,
     /// An evidence pack.
@@ -80,6 +82,7 @@ impl Area {
             Area::Schema => "schema",
             Area::Transport => "transport",
             Area::Data => "data",
+            Area::Io => "io",
             Area::State => "state",
             Area::Evidence => "evidence",
             Area::Usage => "usage",

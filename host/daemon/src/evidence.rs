@@ -23,16 +23,19 @@ use crate::case::Case;
 use crate::clock;
 use crate::generation::{PartRecord, UnitRecord};
 use crate::keys::Signer;
-use crate::observe::{Observer, Seen};
+use crate::observe::{Observer, Seen, tracks};
 use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
 use crate::pipeline::record::Replay;
 use crate::plugin::Frames;
-use crate::report;
+use crate::report::{self, Judged, Report, ReportInput};
 use crate::state::{Commit, Reader, SignedHead, State};
 
 /// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
 const PACK_SAMPLES_MAX: usize = 500_000;
+
+/// Decisions of the asset that the pack's report speaks of at most, the newest ones.
+const REPORT_DECISIONS_MAX: usize = 1_000;
 
 /// Where the spec of the judging generation lies in a pack.
 pub const GENERATION: &str = "data/generation.cbor";
@@ -40,7 +43,7 @@ pub const GENERATION: &str = "data/generation.cbor";
 /// Where earlier generations of the range lie, by hash.
 pub const GENERATIONS: &str = "data/generations/";
 
-/// Where the sources' plugins are named, by source.
+/// Where the plugins of sources are named: `<source>-<hash>.cbor`.
 pub const UNITS: &str = "data/units/";
 
 /// The decision for people.
@@ -147,6 +150,7 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
     let mut snapshots: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
     let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
     replay.engine.trace(&case.asset);
+    let mut before: Vec<(Hash, Decision)> = Vec::new();
     let observer = replay.run_with(reader, Observer::new, 1, &mut |effects, engine| {
         for effect in effects {
             match effect {
@@ -155,9 +159,16 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
                     snapshots.clear();
                     snapshots.insert(hash, bytes);
                 }
-                Effect::Decision { hash, decision, bytes } if hash == case.decision => {
-                    let inputs = engine.traced().to_vec();
-                    found = Some((*decision, bytes, inputs));
+                Effect::Decision { hash, decision, bytes }
+                    if decision.asset == case.asset && decision.check == case.check =>
+                {
+                    if before.len() >= REPORT_DECISIONS_MAX {
+                        before.remove(0);
+                    }
+                    before.push((hash, (*decision).clone()));
+                    if hash == case.decision {
+                        found = Some((*decision, bytes, engine.traced().to_vec()));
+                    }
                 }
                 _ => {}
             }
@@ -189,7 +200,7 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
     let packed = packed_frames(reader, case, &told.ordinals(&inputs))?;
     put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
     put(names::FRAMES, cbor::encode(&packed));
-    put_report(case, &decision, &observer.seen, &mut put);
+    put_report(case, &before, &observer.seen, &mut put);
     Ok(files)
 }
 
@@ -319,10 +330,10 @@ fn put_generations(
             for plugin in [&unit.source, &unit.normalizer] {
                 put(&plugin_path(plugin, "plugin.wasm"), blob(plugin.wasm, "plugin")?);
                 put(&plugin_path(plugin, "plugin.yaml"), blob(plugin.manifest, "plugin")?);
-                put(&plugin_path(plugin, &format!("settings-{}.json", plugin.settings.short())), blob(plugin.settings, "settings")?);
+                put(&plugin_path(plugin, &settings_name(plugin)), blob(plugin.settings, "settings")?);
             }
             let source = part.strip_prefix("source/").unwrap_or(part);
-            put(&format!("{UNITS}{source}.cbor"), record);
+            put(&format!("{UNITS}{source}-{}.cbor", record_hash.short()), record);
         }
         for (name, file) in config_files(reader, hash)? {
             let dir = if judging { names::CONFIG_SNAPSHOT.to_owned() } else { format!("{}{}/", names::CONFIG_SNAPSHOT, hash.short()) };
@@ -384,6 +395,11 @@ pub fn plugin_path(record: &PartRecord, file: &str) -> String {
     format!("{}{}-{}/{file}", names::PLUGINS, record.plugin, record.wasm.short())
 }
 
+/// Name of a plugin's settings in its folder.
+pub fn settings_name(record: &PartRecord) -> String {
+    format!("settings-{}.json", record.settings.short())
+}
+
 /// Where a baseline lies in a pack.
 pub fn baseline_path(hash: Hash) -> String {
     format!("{}{hash}.cbor", names::BASELINE)
@@ -405,11 +421,28 @@ fn raw_slice(packed: &BTreeMap<String, Vec<PackedFrame>>) -> String {
     out
 }
 
-fn put_report(case: &Case, decision: &Decision, seen: &[Seen], put: &mut dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>>) {
-    let seen: Vec<&Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).collect();
-    let report = report::of_decision(&case.id, decision, &seen);
-    put(names::REPORT_JSON, json(&report));
-    put(names::REPORT_HTML, report::html(&report).into_bytes());
+/// The report speaks of the case's check on its asset up to the decision; its date is the window's end.
+fn put_report(
+    case: &Case,
+    decisions: &[(Hash, Decision)],
+    seen: &[Seen],
+    put: &mut dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>>,
+) {
+    let ids: Vec<String> = decisions.iter().map(|d| d.0.to_string()).collect();
+    let judged: Vec<Judged<'_>> =
+        decisions.iter().zip(&ids).map(|((_, decision), id)| Judged { id, decision }).collect();
+    let report = Report::build(&ReportInput {
+        run_id: &case.id,
+        correlation_id: &case.lane,
+        made_at_ns: case.end_ns,
+        decisions: &judged,
+        baseline_made_at_ns: None,
+        artifact_ref: "normalized_metrics.csv",
+        report_ref: "drift_report.html",
+    });
+    let seen: Vec<Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).cloned().collect();
+    put(names::REPORT_HTML, report::render(&report, &tracks(&seen, &judged)).into_bytes());
+    put(names::REPORT_JSON, report.to_json().into_bytes());
 }
 
 fn custody(case: &Case, time_ns: i64) -> String {

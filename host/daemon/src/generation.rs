@@ -114,7 +114,7 @@ impl Generation {
         if found.has_errors() {
             return Err(found);
         }
-        let mut spec = EngineSpec {
+        let spec = EngineSpec {
             asset_label: config.asset_label.clone(),
             checks,
             severity,
@@ -125,14 +125,34 @@ impl Generation {
             caps: config.limits.caps(),
             parts: BTreeMap::new(),
         };
+        let files = config_files(file, &mut blobs);
+        Ok(Generation::name(config.program.to_string(), spec, units, blobs, files))
+    }
+
+    /// The same judgement of other sources: an offline run's artifacts instead of the config's.
+    pub fn with_units(self, units: Vec<Unit>, content: Vec<Vec<u8>>) -> Generation {
+        let mut blobs = self.blobs;
+        for bytes in content {
+            add_blob(&mut blobs, bytes);
+        }
+        Generation::name(self.program, EngineSpec::clone(&self.spec), units, blobs, self.files)
+    }
+
+    fn name(
+        program: String,
+        mut spec: EngineSpec,
+        units: Vec<Unit>,
+        mut blobs: Vec<(Hash, Vec<u8>)>,
+        files: Vec<(String, Hash)>,
+    ) -> Generation {
+        spec.parts.clear();
         for unit in &units {
             let record = UnitRecord { source: unit.source.record.clone(), normalizer: unit.normalizer.record.clone() };
             let hash = add_blob(&mut blobs, cbor::encode(&record));
             spec.parts.insert(format!("source/{}", unit.name), hash);
         }
         let hash = add_blob(&mut blobs, cbor::encode(&spec));
-        let files = config_files(file, &mut blobs);
-        Ok(Generation { hash, program: config.program.to_string(), spec: Arc::new(spec), units, blobs, files })
+        Generation { hash, program, spec: Arc::new(spec), units, blobs, files }
     }
 
     /// Content of this generation.

@@ -1,8 +1,12 @@
 //! Watches a judge at work: what each window looked like, for reports and charts.
 
+use std::collections::BTreeMap;
+
 use hb_engine::decision::{Decision, Severity};
 use hb_engine::judge::{Ask, BaselineRow, Judge, Verdict, WindowRow};
 use hb_engine::series::SeriesDef;
+
+use crate::report::{Band, Judged, SeriesTrack, TrackPoint, flagged_spans};
 
 /// Window rows kept at most: at about 300 bytes each some 150 MB; older ones are dropped first.
 const ROWS_MAX: usize = 500_000;
@@ -67,4 +71,29 @@ impl<J: Judge> Judge for Observer<J> {
     fn severity(&mut self, decision: &Decision) -> Option<Severity> {
         self.inner.severity(decision)
     }
+}
+
+/// What was seen as tracks for a report's charts, one per check, asset and series, in that order.
+pub fn tracks(seen: &[Seen], decisions: &[Judged<'_>]) -> Vec<SeriesTrack> {
+    let mut by: BTreeMap<(&str, &SeriesDef), Vec<&Seen>> = BTreeMap::new();
+    for s in seen {
+        by.entry((&s.check, &s.series)).or_default().push(s);
+    }
+    by.into_iter()
+        .map(|((check, series), windows)| {
+            let of_check: Vec<Judged<'_>> = decisions.iter().filter(|j| j.decision.check == check).copied().collect();
+            // The newest baseline is the one that counts.
+            let baseline = windows.iter().rev().map(|s| s.baseline).find(|b| b[0].is_finite());
+            SeriesTrack {
+                label: series.to_string(),
+                unit: series.unit.clone(),
+                points: windows
+                    .iter()
+                    .map(|s| TrackPoint { end_ns: s.end_ns, mean: s.window[1], min: s.window[3], max: s.window[4] })
+                    .collect(),
+                flagged: flagged_spans(&of_check, series),
+                band: baseline.map(|b| Band { p05: b[8], median: b[5], p95: b[9] }),
+            }
+        })
+        .collect()
 }

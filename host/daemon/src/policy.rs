@@ -156,6 +156,11 @@ impl PolicySet {
         self.policies.get(id).map(meta)
     }
 
+    /// The text of the policy `id`, as it was opened.
+    pub fn text(&self, id: &str) -> Option<&str> {
+        self.policies.get(id).map(|vm| vm.text.as_str())
+    }
+
     /// All policies by id.
     pub fn rules(&self) -> impl Iterator<Item = RuleMeta> {
         self.policies.values().map(meta)

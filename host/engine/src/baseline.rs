@@ -52,9 +52,11 @@ impl Baseline {
         Hash::of(&self.to_bytes())
     }
 
-    /// The series with this definition.
+    /// The series of this name, whatever its kind.
     pub fn find(&self, def: &SeriesDef) -> Option<&SeriesBaseline> {
-        self.series.binary_search_by(|s| s.series.cmp(def)).ok().map(|i| &self.series[i])
+        let from = self.series.partition_point(|s| (&s.series.metric, &s.series.unit) < (&def.metric, &def.unit));
+        let same = self.series[from..].iter().take_while(|s| s.series.metric == def.metric);
+        same.into_iter().find(|s| s.series.names_same(def))
     }
 }
 

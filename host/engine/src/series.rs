@@ -70,6 +70,12 @@ impl SeriesDef {
         Ok(SeriesDef { metric: metric.to_owned(), unit: unit.to_owned(), kind, labels })
     }
 
+    /// Whether both name the same series. The kind says how its values behave, not which series it is; files of
+    /// samples do not carry it.
+    pub fn names_same(&self, other: &SeriesDef) -> bool {
+        self.metric == other.metric && self.unit == other.unit && self.labels == other.labels
+    }
+
     /// SHA-256 of the canonical CBOR of the definition.
     pub fn hash(&self) -> Hash {
         Hash::of(&cbor::encode(self))

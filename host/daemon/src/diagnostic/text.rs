@@ -44,6 +44,14 @@ pub fn clip(text: &str, max_chars: usize) -> Cow<'_, str> {
     }
 }
 
+/// Like [`neutralise`] for whole output: line feeds stay.
+pub fn neutralise_lines(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| match line.strip_suffix('\n') {
+        Some(body) => neutralise(body).into_owned() + "\n",
+        None => neutralise(line).into_owned(),
+    }).collect()
+}
+
 /// Whether a character does something other than being seen.
 pub(super) fn acts(c: char) -> bool {
     c.is_control()

@@ -140,9 +140,14 @@ impl Recorder {
         &self.state
     }
 
-    /// Gives the store back.
-    pub fn close(self) -> (State, Signer) {
-        (self.state, self.signer)
+    /// Lends the store and the key, for work between two commits.
+    pub fn with_state<T>(&mut self, work: impl FnOnce(&mut State, &Signer) -> T) -> T {
+        let done = work(&mut self.state, &self.signer);
+        // Whatever was appended to the log moves the place of the next entry.
+        if let Ok(size) = self.state.reader().and_then(|r| r.entry_count()) {
+            self.log_size = size;
+        }
+        done
     }
 
     /// Takes one normalized batch; commits when a limit is reached.

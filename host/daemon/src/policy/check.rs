@@ -12,7 +12,7 @@ use hb_engine::series::SeriesDef;
 use super::lex::Tokens;
 use super::sandbox::ABSENT;
 use super::schema::PolicyKind;
-use super::suite::{self, TestReport};
+use super::suite::{self, CaseFailure, TestReport};
 use super::vm::{MAX_SOURCE_BYTES, PolicyVm};
 use super::{EXTENSION, PolicyProblem, TEST_EXTENSION, is_policy, types};
 
@@ -63,11 +63,7 @@ pub fn check(paths: &[impl AsRef<Path>]) -> Vec<PolicyProblem> {
 pub fn test(paths: &[impl AsRef<Path>]) -> TestReport {
     match files(paths) {
         Ok(files) => test_files(&files),
-        Err(problems) => {
-            let failures =
-                problems.into_iter().map(|problem| suite::CaseFailure { case: String::new(), problem }).collect();
-            TestReport { failures, ..TestReport::default() }
-        }
+        Err(problems) => TestReport { problems, ..TestReport::default() },
     }
 }
 
@@ -89,15 +85,10 @@ pub(super) fn check_files(files: &[(String, String)]) -> Vec<PolicyProblem> {
     }
     problems.extend(types::check(&sound));
     let report = test_files(files);
-    for failure in report.failures {
-        let mut problem = failure.problem;
-        // A policy that does not open was reported above.
-        if is_policy(&problem.file) {
-            continue;
-        }
-        if !failure.case.is_empty() {
-            problem.message = format!("test `{}`: {}", failure.case, problem.message);
-        }
+    // A policy that does not open was reported above.
+    problems.extend(report.problems.into_iter().filter(|problem| !is_policy(&problem.file)));
+    for CaseFailure { case, mut problem } in report.failures {
+        problem.message = format!("test `{case}`: {}", problem.message);
         problems.push(problem);
     }
     problems
@@ -118,15 +109,12 @@ fn test_files(files: &[(String, String)]) -> TestReport {
         if let Some(policy) = policy_of(file) {
             match files.iter().find(|(name, _)| *name == policy) {
                 Some((policy, text)) => suite::run((policy, text), (file, source), &mut report),
-                None => report.failures.push(suite::CaseFailure {
-                    case: String::new(),
-                    problem: PolicyProblem {
-                        file: file.clone(),
-                        line: 1,
-                        col: 1,
-                        message: format!("there is no policy {policy} to test"),
-                        help: Some(format!("a test is named after its policy: NAME{TEST_EXTENSION}")),
-                    },
+                None => report.problems.push(PolicyProblem {
+                    file: file.clone(),
+                    line: 1,
+                    col: 1,
+                    message: format!("there is no policy {policy} to test"),
+                    help: Some(format!("a test is named after its policy: NAME{TEST_EXTENSION}")),
                 }),
             }
         } else if is_policy(file) {

@@ -29,6 +29,10 @@ pub(crate) const FUEL_LOAD: u64 = 200_000;
 /// How far up the stack an overrun looks for the policy's own line: helpers of the prelude lie two deep.
 const PLACE_DEPTH: usize = 4;
 
+/// Chunk name of every guest. What a person sees instead is [`super::vm::PolicyVm`]'s business: a path would make
+/// decisions depend on where a policy lies.
+pub(crate) const CHUNK: &str = "policy.luau";
+
 /// Chunk names of the host's own Luau code.
 const PRELUDE: &str = "prelude";
 const ROWS: &str = "rows";
@@ -221,10 +225,10 @@ impl Room {
     ///
     /// # Errors
     /// Syntax errors, errors of the top level, overruns.
-    pub(crate) fn run(&self, name: &str, source: &str) -> mlua::Result<Table> {
+    pub(crate) fn run(&self, source: &str) -> mlua::Result<Table> {
         self.fuel.fill(FUEL_LOAD);
         // Text only: Luau would run bytecode found in `source` unchecked.
-        let chunk = self.lua.load(source).set_mode(ChunkMode::Text).set_name(format!("={name}"));
+        let chunk = self.lua.load(source).set_mode(ChunkMode::Text).set_name(format!("={CHUNK}"));
         let result = chunk.set_compiler(compiler()).eval::<Table>();
         match self.fuel.take_blown() {
             Some(blown) => Err(Error::runtime(blown)),

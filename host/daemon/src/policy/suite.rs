@@ -38,16 +38,19 @@ pub struct TestReport {
     pub cases: usize,
     /// Cases that ended as expected.
     pub passed: usize,
-    /// Cases that did not, and files that could not be run.
+    /// Cases that did not.
     pub failures: Vec<CaseFailure>,
+    /// Files that could not be run.
+    pub problems: Vec<PolicyProblem>,
     /// Policies without a test file beside them.
     pub untested: Vec<String>,
 }
 
 /// One failed case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}:{}:{}: `{case}`: {}", problem.file, problem.line, problem.col, problem.message)]
 pub struct CaseFailure {
-    /// Name of the case; empty when the file as a whole is wrong.
+    /// Name of the case.
     pub case: String,
     /// Where and why.
     pub problem: PolicyProblem,
@@ -55,23 +58,20 @@ pub struct CaseFailure {
 
 /// Runs the cases of `test` (path, source) against `policy` (path, source).
 pub(crate) fn run(policy: (&str, &str), test: (&str, &str), report: &mut TestReport) {
-    let whole = |problems: Vec<PolicyProblem>| {
-        problems.into_iter().map(|problem| CaseFailure { case: String::new(), problem }).collect::<Vec<_>>()
-    };
     let vm = match PolicyVm::load(policy.0, policy.1) {
         Ok(vm) => vm,
-        Err(problems) => return report.failures.extend(whole(problems)),
+        Err(problems) => return report.problems.extend(problems),
     };
     let (_room, table) = match open(test.0, test.1) {
         Ok(opened) => opened,
-        Err(problems) => return report.failures.extend(whole(problems)),
+        Err(problems) => return report.problems.extend(problems),
     };
     let tokens = Tokens::of(test.1);
     let mut reading = Reading::new(test.0, &tokens);
     let cases = entries(&table);
     if cases.is_empty() {
         reading.wrong(&[], "the file holds no case", Some("return a list of `{ name, windows, expect }`".into()));
-        return report.failures.extend(whole(reading.problems));
+        return report.problems.extend(reading.problems);
     }
     for (key, case) in cases {
         let (Value::Integer(index), Value::Table(case)) = (&key, &case) else {
@@ -87,7 +87,7 @@ pub(crate) fn run(policy: (&str, &str), test: (&str, &str), report: &mut TestRep
         report.passed += usize::from(found.is_empty());
         report.failures.extend(found.into_iter().map(|problem| CaseFailure { case: name.clone(), problem }));
     }
-    report.failures.extend(whole(reading.problems));
+    report.problems.extend(reading.problems);
 }
 
 fn run_case(vm: &PolicyVm, case: &Table, place: &[Step<'_>], reading: &mut Reading<'_>) {

@@ -8,10 +8,10 @@ use hb_engine::judge::{Ask, BASELINE_FIELDS, Param, Row, RuleUse, Verdict, WINDO
 use hb_log::hash::Hash;
 use mlua::{Buffer, Error, Function, LuaString, Table};
 
-use super::PolicyProblem;
 use super::lex::{Pos, Tokens};
-use super::sandbox::{Room, trusted};
+use super::sandbox::{CHUNK, Room, trusted};
 use super::schema::{Declared, PolicyKind, Reading};
+use super::{EXTENSION, PolicyProblem};
 
 /// Longest policy file, bytes: Luau's compiler cannot be interrupted and takes about 0.1 ms per KiB.
 pub(crate) const MAX_SOURCE_BYTES: usize = 256 * 1024;
@@ -34,13 +34,16 @@ const NS_PER_SEC: f64 = 1e9;
 pub(crate) struct PolicyVm {
     pub(crate) file: String,
     pub(crate) source: Hash,
+    pub(crate) text: String,
     pub(crate) declared: Declared,
     room: Room,
     function: Function,
     /// The trusted loop around `function`.
     run: Function,
-    /// `file:line: ` of `function`, with the bare file name: reasons go into decisions, which must not depend on
-    /// where a policy lies.
+    /// The name errors carry: the id as a path. Reasons go into decisions, which must not depend on where a policy
+    /// lies, so that they can be reproduced elsewhere.
+    name: String,
+    /// `name:line: ` of `function`.
     place: String,
 }
 
@@ -62,6 +65,7 @@ impl PolicyVm {
                 include_str!("severity.luau").replace("@PARAM_NAMES@", &params)
             }
         };
+        let name = format!("{}{EXTENSION}", declared.id.replace('.', "/"));
         let run = trusted(&room, &text).map_err(|e| vec![problem_of(file, &e)])?;
         Ok(PolicyVm {
             file: file.to_owned(),
@@ -70,7 +74,9 @@ impl PolicyVm {
             room,
             function,
             run,
-            place: format!("{}:{line}: ", base_name(file)),
+            place: format!("{name}:{line}: "),
+            name,
+            text: source.to_owned(),
         })
     }
 
@@ -117,7 +123,7 @@ impl PolicyVm {
         self.room.fuel.fill_rows(1);
         let answer = self.ask_severity(using, decision).map_err(|e| format!("{}{}", self.place, message_of(&e)))?;
         match answer {
-            (None, Some(fault)) => Err(fault),
+            (None, Some(fault)) => Err(self.named(&fault)),
             (answer, _) => Ok(match answer.as_deref() {
                 Some("WARN") => Some(Severity::Warn),
                 Some("FAIL") => Some(Severity::Fail),
@@ -151,7 +157,7 @@ impl PolicyVm {
                 f64::from_le_bytes(bytes.try_into().unwrap_or_default())
             };
             let length = column(3) as usize;
-            let reason = String::from_utf8_lossy(&reasons[letter..letter + length]).into_owned();
+            let reason = String::from_utf8_lossy(&reasons[letter..letter + length]);
             letter += length;
             let status = match column(0) as u8 {
                 0 => Status::Pass,
@@ -160,14 +166,22 @@ impl PolicyVm {
                 4 => Status::Fail,
                 _ => Status::Error,
             };
-            let state = if status == Status::Error {
-                row.state.to_vec()
+            let (reason, state) = if status == Status::Error {
+                (self.named(&reason), row.state.to_vec())
             } else {
-                (0..states).map(|i| column(ANSWER_COLUMNS + i)).collect()
+                (reason.into_owned(), (0..states).map(|i| column(ANSWER_COLUMNS + i)).collect())
             };
             verdicts.push(Verdict { status, value: column(1), limit: column(2), reason, state });
         }
         Ok(())
+    }
+
+    /// An error's text with the policy's name for the chunk's.
+    fn named(&self, text: &str) -> String {
+        match text.strip_prefix(CHUNK) {
+            Some(rest) if rest.starts_with(':') => format!("{}{rest}", self.name),
+            _ => text.to_owned(),
+        }
     }
 
     fn ask_severity(&self, using: &RuleUse, decision: &Decision) -> mlua::Result<(Option<String>, Option<String>)> {
@@ -224,7 +238,7 @@ pub(crate) fn open(file: &str, source: &str) -> Result<(Room, Table), Vec<Policy
         return Err(powers);
     }
     let room = Room::new().map_err(|e| one(message_of(&e), ""))?;
-    let table = room.run(base_name(file), source).map_err(|e| vec![problem_of(file, &e)])?;
+    let table = room.run(source).map_err(|e| vec![problem_of(file, &e)])?;
     Ok((room, table))
 }
 
@@ -246,18 +260,13 @@ pub(crate) fn message_of(error: &Error) -> String {
 /// An error as a problem, with the `file:line:` of its text as the place.
 pub(crate) fn problem_of(file: &str, error: &Error) -> PolicyProblem {
     let text = message_of(error);
-    let rest = text.strip_prefix(base_name(file)).and_then(|t| t.strip_prefix(':'));
+    let rest = text.strip_prefix(CHUNK).and_then(|t| t.strip_prefix(':'));
     let placed = rest.and_then(|t| {
         let (line, message) = t.split_once(':')?;
         Some((line.parse().ok()?, message.trim().to_owned()))
     });
     let (line, message) = placed.unwrap_or((1, text));
     PolicyProblem { file: file.to_owned(), line, col: 1, message, help: None }
-}
-
-/// The file name without its folder.
-fn base_name(file: &str) -> &str {
-    file.rsplit(['/', '\\']).next().unwrap_or(file)
 }
 
 fn fault(row: &Row<'_>, cause: &str) -> Verdict {

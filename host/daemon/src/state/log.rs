@@ -11,7 +11,7 @@ use hb_log::checkpoint::Checkpoint;
 use hb_log::entry::Entry;
 use hb_log::hash::Hash;
 use hb_log::sign::{self, PublicKey};
-use hb_log::tree::{self, Frontier, Node, Nodes, TreeError};
+use hb_log::tree::{self, Frontier, Node, Nodes};
 use redb::{ReadableTable, WriteTransaction};
 
 use super::commit::NewEntry;

@@ -53,7 +53,7 @@ impl Partition {
                 if expected.series.asset(&spec.asset_label) == self.key.asset
                     && c.wants(&expected.series.metric)
                     && self.series.len() < spec.caps.max_series as usize
-                    && self.find_series(&expected.series).is_none()
+                    && !self.series.iter().any(|s| s.def.names_same(&expected.series))
                 {
                     self.series.push(super::Series { def: expected.series.clone(), seen: false });
                 }
