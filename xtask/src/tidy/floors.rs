@@ -1,4 +1,4 @@
-//! Keeps the modules of the daemon on floors: a module uses only what lies below it, and none in a circle.
+//! Keeps the modules of the daemon on floors: a module uses only what lies below it, and each world has one owner.
 
 use super::Finding;
 use super::rust;
@@ -48,6 +48,17 @@ const TABLE: &[(&str, Place)] = &[
     ("cli", Floor(5)),
 ];
 
+/// Crates that are a door to one outside world, and the module that alone goes through it.
+const OWNERS: &[(&str, &str)] = &[
+    ("clap", "cli"),
+    ("luau_analysis", "policy"),
+    ("luau_common", "policy"),
+    ("minisign", "keys"),
+    ("mlua", "policy"),
+    ("redb", "state"),
+    ("wasmtime", "plugin"),
+];
+
 const WORLDS: u8 = 2;
 const SOURCE: &str = "host/daemon/src/";
 
@@ -74,6 +85,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings.extend(circles(&allowed));
+    findings.extend(tree.of_kind("rs").flat_map(trespasses));
     findings
 }
 
@@ -121,6 +133,18 @@ fn target<'a>(path: &rust::RustPath<'a>, depth: usize) -> Option<&'a str> {
     }
     let supers = path.segments.iter().take_while(|s| **s == "super").count();
     (supers == depth + path.nested).then(|| path.segments.get(supers).copied())?
+}
+
+/// Uses of an outside world by a module that does not own it.
+fn trespasses(file: &File) -> Vec<Finding> {
+    let Some(module) = module(file) else { return Vec::new() };
+    let tokens = rust::tokens(&file.text);
+    let owned = rust::paths(&tokens).into_iter().filter_map(|path| {
+        let (krate, owner) = OWNERS.iter().find(|(krate, _)| path.segments[0] == *krate)?;
+        let help = format!("only `{owner}` uses it; ask for what you need in words of its own");
+        (*owner != module).then(|| Finding::new(&file.path, path.line, format!("`{module}` uses {krate}"), help))
+    });
+    owned.collect()
 }
 
 /// One finding for each circle, at its first use.
@@ -218,6 +242,14 @@ mod tests {
     #[test]
     fn a_module_without_a_floor_is_told() {
         check(&[("surprise/inner.rs", "")], &["surprise/inner.rs:1: module `surprise` has no floor"]);
+    }
+
+    #[test]
+    fn an_outside_world_has_one_owner() {
+        check(
+            &[("state.rs", "use redb::Database;"), ("case.rs", "// redb::x\nfn f(e: redb::Error) {}")],
+            &["case.rs:2: `case` uses redb"],
+        );
     }
 
     #[test]
