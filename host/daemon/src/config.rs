@@ -42,8 +42,8 @@ pub struct Config {
     pub program: Name,
     /// Directory of the state. Default: `state` beside the config.
     pub state: PathBuf,
-    /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable, else
-    /// `../lib/hb/plugins` from there.
+    /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable or one
+    /// directory above (a source tree), else `../lib/hb/plugins` from there.
     pub plugins_dir: PathBuf,
     /// Where policies lie. Default: `$HB_POLICIES_DIR`, else `../../policies` from the executable (a source tree), else
     /// `../share/hb/policies` from there.
@@ -97,16 +97,17 @@ impl Surroundings {
 
     /// Where plugins are installed when the config does not say.
     pub fn plugins(&self) -> PathBuf {
-        self.plugins_dir.clone().unwrap_or_else(|| self.first("plugins", "../lib/hb/plugins"))
+        self.plugins_dir.clone().unwrap_or_else(|| self.first(&["plugins", "../plugins"], "../lib/hb/plugins"))
     }
 
     fn policies(&self) -> PathBuf {
-        self.policies_dir.clone().unwrap_or_else(|| self.first("../../policies", "../share/hb/policies"))
+        self.policies_dir.clone().unwrap_or_else(|| self.first(&["../../policies"], "../share/hb/policies"))
     }
 
-    fn first(&self, near: &str, far: &str) -> PathBuf {
-        let near = self.exe_dir.join(near);
-        if near.is_dir() { near } else { self.exe_dir.join(far) }
+    /// The first of `near` that is there, else `installed`.
+    fn first(&self, near: &[&str], installed: &str) -> PathBuf {
+        let found = near.iter().map(|dir| self.exe_dir.join(dir)).find(|dir| dir.is_dir());
+        found.unwrap_or_else(|| self.exe_dir.join(installed))
     }
 }
 

@@ -124,7 +124,7 @@ fn normalize_again(
         .map_err(|e| ReplayError::Plugin { plugin: "runtime".into(), what: format!("{e:#}") })?;
     let label = |asset_of: &SeriesDef| specs.values().any(|s| asset_of.asset(&s.asset_label) == decision.asset);
     for (source, packed) in &frames {
-        let mut want = recorded.remove(source).unwrap_or_default();
+        let want = recorded.remove(source).unwrap_or_default();
         replayed.frames += packed.len() as u64;
         replayed.recorded_faults += packed.iter().filter(|f| f.fault.is_some()).count() as u64;
         let mut difference = None;
@@ -132,7 +132,7 @@ fn normalize_again(
         for unit in pack.units(source)? {
             let mut got = run_normalizer(pack, &host, &unit.normalizer, packed)?;
             got.retain(|row| label(&row.1));
-            difference = first_difference(&mut want, &got);
+            difference = first_difference(&want, &got);
             if difference.is_none() {
                 break;
             }
@@ -153,13 +153,24 @@ fn normalize_again(
     }
 }
 
-/// Removes from `want` what `got` explains, both in frame order; the first sample that the other lacks, as (recorded,
-/// computed).
-fn first_difference(want: &mut Vec<Row>, got: &[Row]) -> Option<(String, String)> {
+/// The first sample that one side lacks, as (recorded, computed). A range may begin and end inside a frame, because a
+/// snapshot and a window's end lie between two samples: what the first and last frame gave beyond it is no difference.
+fn first_difference(want: &[Row], got: &[Row]) -> Option<(String, String)> {
+    let got = within(want, got);
     let same = want.iter().zip(got).take_while(|(w, g)| w == g).count();
-    let difference = (want.len() != same || got.len() != same).then(|| (show(want.get(same)), show(got.get(same))));
-    want.drain(..same);
-    difference
+    (want.len() != same || got.len() != same).then(|| (show(want.get(same)), show(got.get(same))))
+}
+
+/// The part of `got` that the range of `want` covers.
+fn within<'r>(want: &[Row], got: &'r [Row]) -> &'r [Row] {
+    let (Some(first), Some(last)) = (want.first(), want.last()) else { return got };
+    let start = got.iter().take_while(|g| g.0 == first.0 && *g != first).count();
+    // Without the recorded beginning there is nothing to cut off.
+    let start = if got.get(start) == Some(first) { start } else { 0 };
+    let got = &got[start..];
+    let extra = got.len().saturating_sub(want.len());
+    let in_last = got.iter().rev().take_while(|g| g.0 == last.0).count();
+    &got[..got.len() - extra.min(in_last.saturating_sub(1))]
 }
 
 fn show(row: Option<&Row>) -> String {
