@@ -71,8 +71,14 @@ impl Writer {
     pub fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let metrics = BufWriter::new(File::create(dir.join(temporary(METRICS)))?);
-        let mut writer =
-            Writer { dir: dir.to_owned(), metrics, events: None, hasher: Hasher::new(), line: String::new(), span: None };
+        let mut writer = Writer {
+            dir: dir.to_owned(),
+            metrics,
+            events: None,
+            hasher: Hasher::new(),
+            line: String::new(),
+            span: None,
+        };
         writer.line.push_str(HEADER);
         writer.end_line()?;
         Ok(writer)
@@ -272,13 +278,7 @@ fn parse(line: &str) -> Result<Record, String> {
         let (name, value) = pair.split_once('=').ok_or(format!("label `{pair}` has no `=`"))?;
         map.insert(unescape(name)?, unescape(value)?);
     }
-    Ok(Record {
-        time_ns: clock::parse(time)?,
-        metric: metric.clone(),
-        value: number,
-        unit: unit.clone(),
-        labels: map,
-    })
+    Ok(Record { time_ns: clock::parse(time)?, metric: metric.clone(), value: number, unit: unit.clone(), labels: map })
 }
 
 fn cells(line: &str) -> Result<Vec<String>, String> {
@@ -338,7 +338,10 @@ mod tests {
         let mut back = Vec::new();
         read_metrics(&dir.path().join(METRICS), |r| back.push(r)).unwrap();
         assert_eq!(back[0].labels["asset"], "a;b=c%,\"x");
-        assert_eq!((back[0].time_ns, back[0].value, meta.start.as_deref()), (1_500_000_000, 0.1, Some("1970-01-01T00:00:01.5Z")));
+        assert_eq!(
+            (back[0].time_ns, back[0].value, meta.start.as_deref()),
+            (1_500_000_000, 0.1, Some("1970-01-01T00:00:01.5Z"))
+        );
         assert!(!dir.path().join(EVENTS).exists());
     }
 

@@ -28,7 +28,12 @@ use crate::state::{Options, State, StateError};
 
 /// Turns telemetry into decisions it can prove.
 #[derive(Parser)]
-#[command(name = "hb", version, max_term_width = 110, after_help = "Start here:  hb init && hb check && hb daemon --once")]
+#[command(
+    name = "hb",
+    version,
+    max_term_width = 110,
+    after_help = "Start here:  hb init && hb check && hb daemon --once"
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -71,16 +76,23 @@ enum Verb {
     #[command(after_help = "Example: hb ingest --source file-replay telemetry.jsonl --out live")]
     Ingest(ingest::IngestArgs),
     /// Normalize a file of raw records into metrics.csv.
-    #[command(after_help = "Example: hb normalize --schema telemetry_schema.yaml --input raw.jsonl --output metrics.csv")]
+    #[command(
+        after_help = "Example: hb normalize --schema telemetry_schema.yaml --input raw.jsonl --output metrics.csv"
+    )]
     Normalize(ingest::NormalizeArgs),
     /// Make, list, show and promote baselines.
-    #[command(subcommand, after_help = "Example: hb baseline create --from clean && hb baseline promote --version 1 --tag golden")]
+    #[command(
+        subcommand,
+        after_help = "Example: hb baseline create --from clean && hb baseline promote --version 1 --tag golden"
+    )]
     Baseline(baseline::BaselineVerb),
     /// Compare an artifact directory with a baseline and write a report.
     #[command(after_help = "Example: HB_GATE_FAIL_EXIT=1 hb analyze live --baseline golden")]
     Analyze(analyze::AnalyzeArgs),
     /// Damage a metrics.csv on purpose.
-    #[command(after_help = "Example: hb inject --fault latency_spike --input metrics.csv --output bad.csv --param delay_ms=500")]
+    #[command(
+        after_help = "Example: hb inject --fault latency_spike --input metrics.csv --output bad.csv --param delay_ms=500"
+    )]
     Inject(inject::InjectArgs),
     /// Export what was decided.
     #[command(subcommand, after_help = "Example: hb export evidence-pack --case case-1f00ba4 --out packs")]
@@ -224,7 +236,9 @@ impl From<PipelineError> for Failure {
                 Failure::new(exit::IO, Diagnostic::error(Area::Transport, chain(&e)).help(help))
             }
             PipelineError::Plugin { .. } => Failure::new(exit::CONFIG, Diagnostic::error(Area::Plugin, chain(&e))),
-            PipelineError::Corrupt { .. } => Failure::new(exit::BUG, Diagnostic::error(Area::State, chain(&e))),
+            PipelineError::Policy(_) | PipelineError::Corrupt { .. } => {
+                Failure::new(exit::BUG, Diagnostic::error(Area::State, chain(&e)))
+            }
         }
     }
 }
@@ -238,26 +252,6 @@ impl Global {
             file.config.state.clone_from(state);
         }
         Ok(file)
-    }
-
-    /// The state and its key, for a verb that writes; the key is made when there is none.
-    fn open_state(&self, config: &Config) -> Result<(State, Signer), Failure> {
-        let state = State::open(&config.state, Options::default())?;
-        let signer = match Signer::load(&config.state) {
-            Err(KeyError::Missing(_)) => Signer::init(&config.state)?,
-            other => other?,
-        };
-        Ok((state, signer))
-    }
-
-    /// The state for a verb that only reads: it must exist.
-    fn existing_state(&self, config: &Config) -> Result<State, Failure> {
-        if !config.state.join("hb.redb").exists() {
-            let message = format!("there is no state in {}", config.state.display());
-            let help = "run `hb daemon` or `hb baseline create` first, or name another with --state";
-            return Err(Failure::new(exit::CONFIG, Diagnostic::error(Area::State, message).help(help)));
-        }
-        Ok(State::open(&config.state, Options::default())?)
     }
 
     fn coloured(&self) -> bool {
@@ -278,6 +272,26 @@ impl Global {
         // A closed pipe (`| head`) is not an error of ours.
         let _ = std::io::stdout().write_all(shown.as_bytes());
     }
+}
+
+/// The state and its key, for a verb that writes; the key is made when there is none.
+fn open_state(config: &Config) -> Result<(State, Signer), Failure> {
+    let state = State::open(&config.state, Options::default())?;
+    let signer = match Signer::load(&config.state) {
+        Err(KeyError::Missing(_)) => Signer::init(&config.state)?,
+        other => other?,
+    };
+    Ok((state, signer))
+}
+
+/// The state for a verb that only reads: it must exist.
+fn existing_state(config: &Config) -> Result<State, Failure> {
+    if !config.state.join("hb.redb").exists() {
+        let message = format!("there is no state in {}", config.state.display());
+        let help = "run `hb daemon` or `hb baseline create` first, or name another with --state";
+        return Err(Failure::new(exit::CONFIG, Diagnostic::error(Area::State, message).help(help)));
+    }
+    Ok(State::open(&config.state, Options::default())?)
 }
 
 /// How a feed is cut, from the config.

@@ -81,6 +81,9 @@ struct Seal {
     signature: String,
 }
 
+/// Adds a file to a payload; gives back what stood under the name before.
+type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
+
 /// Makes the files of a case's pack, by path within the bag.
 pub fn pack(state: &mut State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
     let reader = state.reader()?;
@@ -212,8 +215,8 @@ struct Told {
 
 impl Told {
     fn of(snapshot: &[u8], inputs: &[PartitionInput]) -> Result<Self, PipelineError> {
-        let (mut sources, mut series) = hb_engine::partition::names(snapshot)
-            .map_err(|e| PipelineError::corrupt("snapshot", e))?;
+        let (mut sources, mut series) =
+            hb_engine::partition::names(snapshot).map_err(|e| PipelineError::corrupt("snapshot", e))?;
         for input in inputs {
             match input {
                 PartitionInput::Source(name) => sources.push(name.clone()),
@@ -308,11 +311,7 @@ fn faults(reader: &Reader, case: &Case, first: u64, last: u64) -> Result<BTreeMa
 }
 
 /// Generations with their plugins, settings and policies, and the baselines.
-fn put_generations(
-    reader: &Reader,
-    decision: &Decision,
-    put: &mut dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>>,
-) -> Result<(), PipelineError> {
+fn put_generations(reader: &Reader, decision: &Decision, put: &mut Put<'_>) -> Result<(), PipelineError> {
     let blob = |hash: Hash, what: &str| -> Result<Vec<u8>, PipelineError> {
         reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))
     };
@@ -336,7 +335,11 @@ fn put_generations(
             put(&format!("{UNITS}{source}-{}.cbor", record_hash.short()), record);
         }
         for (name, file) in config_files(reader, hash)? {
-            let dir = if judging { names::CONFIG_SNAPSHOT.to_owned() } else { format!("{}{}/", names::CONFIG_SNAPSHOT, hash.short()) };
+            let dir = if judging {
+                names::CONFIG_SNAPSHOT.to_owned()
+            } else {
+                format!("{}{}/", names::CONFIG_SNAPSHOT, hash.short())
+            };
             put(&format!("{dir}{name}"), blob(file, "config")?);
         }
     }
@@ -357,7 +360,9 @@ fn config_files(reader: &Reader, generation: Hash) -> Result<Vec<(String, Hash)>
         let files = files.and_then(|(_, v)| v.as_map()).map(Vec::as_slice).unwrap_or_default();
         return Ok(files
             .iter()
-            .filter_map(|(k, v)| Some((k.as_text()?.to_owned(), Hash::from_bytes(v.as_bytes()?.as_slice().try_into().ok()?))))
+            .filter_map(|(k, v)| {
+                Some((k.as_text()?.to_owned(), Hash::from_bytes(v.as_bytes()?.as_slice().try_into().ok()?)))
+            })
             .collect());
     }
     Ok(Vec::new())
@@ -422,12 +427,7 @@ fn raw_slice(packed: &BTreeMap<String, Vec<PackedFrame>>) -> String {
 }
 
 /// The report speaks of the case's check on its asset up to the decision; its date is the window's end.
-fn put_report(
-    case: &Case,
-    decisions: &[(Hash, Decision)],
-    seen: &[Seen],
-    put: &mut dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>>,
-) {
+fn put_report(case: &Case, decisions: &[(Hash, Decision)], seen: &[Seen], put: &mut Put<'_>) {
     let ids: Vec<String> = decisions.iter().map(|d| d.0.to_string()).collect();
     let judged: Vec<Judged<'_>> =
         decisions.iter().zip(&ids).map(|((_, decision), id)| Judged { id, decision }).collect();

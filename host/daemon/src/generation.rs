@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigFile, FileRole, NormalizerConfig, RuleConfig, TransportConfig};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
-use crate::pipeline::PipelineError;
 use crate::plugin::{Grants, Host, HostOptions, Kind, Loaded, Manifest, Trust};
 use crate::policy::{self, PolicyKind, PolicyProblem, PolicySet};
 
@@ -106,9 +105,7 @@ impl Generation {
         let policies = load_policies(&config.policies_dir, &mut found);
         let checks = policies.as_ref().map(|p| build_checks(file, p, &mut blobs, &mut found)).unwrap_or_default();
         let severity = match (&config.severity, &policies) {
-            (Some(rule), Some(p)) => {
-                resolve(file, "severity", rule, PolicyKind::Severity, p, &mut blobs, &mut found)
-            }
+            (Some(rule), Some(p)) => resolve(file, "severity", rule, PolicyKind::Severity, p, &mut blobs, &mut found),
             _ => None,
         };
         if found.has_errors() {
@@ -130,6 +127,7 @@ impl Generation {
     }
 
     /// The same judgement of other sources: an offline run's artifacts instead of the config's.
+    #[must_use]
     pub fn with_units(self, units: Vec<Unit>, content: Vec<Vec<u8>>) -> Generation {
         let mut blobs = self.blobs;
         for bytes in content {
@@ -173,18 +171,23 @@ impl Generation {
     }
 }
 
+/// A policy that a generation names by hash and that is not there, or does not open any more.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct MissingPolicy(String);
+
 /// Opens the policies a spec uses, from their sources by hash.
-pub fn policies_of(spec: &EngineSpec, blob: &dyn Fn(Hash) -> Option<Vec<u8>>) -> Result<PolicySet, PipelineError> {
+pub fn policies_of(spec: &EngineSpec, blob: &dyn Fn(Hash) -> Option<Vec<u8>>) -> Result<PolicySet, MissingPolicy> {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for rule in spec.checks.iter().flat_map(|c| &c.rules).chain(&spec.severity) {
-        let bytes = blob(rule.source).ok_or_else(|| PipelineError::corrupt("policy", rule.source))?;
-        let text = String::from_utf8(bytes).map_err(|e| PipelineError::corrupt("policy", e))?;
+        let missing = || MissingPolicy(format!("policy {} {} is missing or unreadable", rule.rule, rule.source));
+        let text = blob(rule.source).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(missing)?;
         files.insert(format!("{}{}", rule.rule.replace('.', "/"), policy::EXTENSION), text);
     }
     let files: Vec<(String, String)> = files.into_iter().collect();
     let mut set = PolicySet::open(&files).map_err(|problems| {
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        PipelineError::corrupt("policy", text.join("; "))
+        MissingPolicy(text.join("; "))
     })?;
     set.use_severity(spec.severity.clone());
     Ok(set)
@@ -282,8 +285,13 @@ fn build_units(
     found: &mut Diagnostics,
 ) -> Vec<Unit> {
     let mut units = Vec::new();
-    let mut load = |at: String, name: &str, kind: Kind, settings: &serde_json::Value, found: &mut Diagnostics| {
-        match plugins.load(name, kind, settings, &Grants::default()) {
+    let mut load =
+        |at: String, name: &str, kind: Kind, settings: &serde_json::Value, found: &mut Diagnostics| match plugins.load(
+            name,
+            kind,
+            settings,
+            &Grants::default(),
+        ) {
             Ok((part, wasm, manifest)) => {
                 add_blob(blobs, wasm);
                 add_blob(blobs, manifest.into_bytes());
@@ -294,8 +302,7 @@ fn build_units(
                 place_all(problems, &file.place(&at), found);
                 None
             }
-        }
-    };
+        };
     for (i, s) in file.config.sources.iter().enumerate() {
         let source = load(format!("sources[{i}].plugin"), s.plugin.as_str(), Kind::Source, &s.settings, found);
         let Some((j, n)) = find_normalizer(&file.config, s.normalizer.as_str()) else { continue };
@@ -369,19 +376,14 @@ fn resolve(
     let id = rule.rule.as_str();
     let meta = policies.rule(id);
     if let Some(other) = meta.as_ref().filter(|m| m.kind != kind) {
-        let message = format!("policy `{id}` is of kind {}; kind {} is needed here", other.kind.as_str(), kind.as_str());
+        let message =
+            format!("policy `{id}` is of kind {}; kind {} is needed here", other.kind.as_str(), kind.as_str());
         found.push(Diagnostic::error(Area::Config, message).at(file.place(&format!("{at}.rule"))));
         return None;
     }
     match policies.resolve(id, &rule.params) {
         Ok(used) => {
-            let source = meta.and_then(|m| std::fs::read(&m.file).ok()).filter(|text| Hash::of(text) == used.source);
-            let Some(source) = source else {
-                let message = format!("policy `{id}` changed while it was loaded");
-                found.push(Diagnostic::error(Area::Policy, message).help("try again"));
-                return None;
-            };
-            add_blob(blobs, source);
+            add_blob(blobs, policies.text(id)?.as_bytes().to_vec());
             Some(used)
         }
         Err(problems) => {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generation::MissingPolicy;
 use crate::plugin::{Event, Frames, PluginFault};
 use crate::state::StateError;
 use crate::transport::FileError;
@@ -100,6 +101,9 @@ pub enum PipelineError {
     /// A transport.
     #[error(transparent)]
     Transport(#[from] FileError),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] MissingPolicy),
     /// A plugin that fails on every call, so that nothing can pass it.
     #[error("plugin `{plugin}` of source `{source_name}` gave up: {fault}")]
     Plugin {

@@ -213,9 +213,7 @@ fn run_normalizer(
     let failed = |what: String| ReplayError::Plugin { plugin: part.plugin.clone(), what };
     let manifest = Manifest::parse(pack.text(&plugin_path(part, "plugin.yaml"))?).map_err(|e| failed(e.what))?;
     let settings = pack.text(&plugin_path(part, &settings_name(part)))?;
-    let loaded = host
-        .load(wasm, manifest, &Grants::default(), &Trust::default())
-        .map_err(|e| failed(e.what()))?;
+    let loaded = host.load(wasm, manifest, &Grants::default(), &Trust::default()).map_err(|e| failed(e.what()))?;
     let book = SeriesBook::default();
     let calls = Box::new(Calls { plugin: part.plugin.clone(), book: book.clone() });
     let mut instance = NormalizerInstance::new(&loaded, settings, calls).map_err(|f| failed(f.to_string()))?;
@@ -310,19 +308,22 @@ impl Pack<'_> {
     }
 
     fn cbor<T: DeserializeOwned>(&self, path: &str) -> Result<T, ReplayError> {
-        cbor::decode(self.file(path)?)
-            .map_err(|e| ReplayError::File { path: path.to_owned(), what: e.to_string() })
+        cbor::decode(self.file(path)?).map_err(|e| ReplayError::File { path: path.to_owned(), what: e.to_string() })
     }
 
     fn specs(&self, decision: &Decision) -> Result<BTreeMap<Hash, Arc<EngineSpec>>, ReplayError> {
         let mut specs = BTreeMap::new();
-        let paths = self.files.keys().filter(|p| p.as_str() == evidence::GENERATION || p.starts_with(evidence::GENERATIONS));
+        let paths =
+            self.files.keys().filter(|p| p.as_str() == evidence::GENERATION || p.starts_with(evidence::GENERATIONS));
         for path in paths {
             let spec: EngineSpec = self.cbor(path)?;
             specs.insert(spec.hash(), Arc::new(spec));
         }
         match decision.generations.iter().find(|h| !specs.contains_key(h)) {
-            Some(hash) => Err(ReplayError::File { path: evidence::GENERATION.into(), what: format!("generation {hash} is missing") }),
+            Some(hash) => Err(ReplayError::File {
+                path: evidence::GENERATION.into(),
+                what: format!("generation {hash} is missing"),
+            }),
             None => Ok(specs),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::daemon::{self, pack_cases};
-use super::{Done, Failure, Global};
+use super::{Done, Failure, Global, open_state};
 use crate::artifact::{self, RunMeta};
 use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
@@ -72,8 +72,8 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     file.config.sources.clear();
     let (unit, content) = artifact_unit(&file, &args.dir)?;
     let generation = Generation::build(&file)?.with_units(vec![unit], content);
-    let lane = run_id(&args.dir, &generation, &file, global)?;
-    let (summary, mut recorder) = daemon::run(global, &file, &generation, &lane, true)?;
+    let lane = run_id(&args.dir, &generation, &file)?;
+    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true)?;
     let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
     let cases = summary.cases;
     let run = remember(&mut recorder, &report, &lane, &generation, &cases, args)?;
@@ -102,13 +102,13 @@ fn artifact_unit(file: &ConfigFile, dir: &Path) -> Result<(Unit, Vec<Vec<u8>>), 
 }
 
 /// A run is named by what it is made of, so analysing the same again is the same run.
-fn run_id(dir: &Path, generation: &Generation, file: &ConfigFile, global: &Global) -> Result<String, Failure> {
+fn run_id(dir: &Path, generation: &Generation, file: &ConfigFile) -> Result<String, Failure> {
     let mut hasher = Hasher::new();
     let path = dir.join(artifact::METRICS);
     let bytes = std::fs::read(&path).map_err(|e| Failure::io(&path, &e))?;
     hasher.update(Hash::of(&bytes).as_bytes());
     hasher.update(generation.hash.as_bytes());
-    let (state, _) = global.open_state(&file.config)?;
+    let (state, _) = open_state(&file.config)?;
     for (tag, version) in state.reader()?.tags(&generation.program)? {
         hasher.update(format!("{tag}={version};").as_bytes());
     }

@@ -10,7 +10,7 @@ use hb_log::cbor;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::LIVE;
-use super::{Done, Failure, Global};
+use super::{Done, Failure, Global, existing_state, open_state};
 use crate::artifact;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit};
@@ -89,7 +89,7 @@ pub(crate) fn run(global: &Global, verb: &BaselineVerb) -> Done {
 fn create(global: &Global, args: &CreateArgs) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let (mut state, signer) = global.open_state(&file.config)?;
+    let (mut state, signer) = open_state(&file.config)?;
     let reader = state.reader()?;
     let mut builder = Builder::new();
     let mut samples = 0;
@@ -195,7 +195,7 @@ fn gather_live(reader: &Reader, program: &str, span: i64, builder: &mut Builder)
 fn list(global: &Global) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let reader = state.reader()?;
     let tags = reader.tags(&program)?;
     let mut lines = Vec::new();
@@ -227,7 +227,7 @@ fn list(global: &Global) -> Done {
 fn show(global: &Global, version: u32) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let reader = state.reader()?;
     if reader.baseline(&program, version)?.is_none() {
         return Err(unknown(version));
@@ -250,7 +250,7 @@ fn show(global: &Global, version: u32) -> Done {
 fn promote(global: &Global, version: u32, tag: &str) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let (mut state, signer) = global.open_state(&file.config)?;
+    let (mut state, signer) = open_state(&file.config)?;
     if state.reader()?.baseline(&program, version)?.is_none() {
         return Err(unknown(version));
     }

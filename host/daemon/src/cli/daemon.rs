@@ -10,7 +10,7 @@ use hb_engine::decision::Status;
 use serde::Serialize;
 
 use super::evidence::write_pack;
-use super::{Done, Failure, Global, feed_limits};
+use super::{Done, Failure, Global, feed_limits, open_state};
 use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile};
@@ -35,7 +35,7 @@ pub(crate) struct DaemonArgs {
 pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
-    let (summary, mut recorder) = run(global, &file, &generation, LIVE, args.once)?;
+    let (summary, mut recorder) = run(&file, &generation, LIVE, args.once)?;
     if file.config.evidence.on_fail {
         pack_cases(&mut recorder, &file.config, &summary.cases)?;
     }
@@ -76,14 +76,13 @@ impl Shown {
 
 /// Opens a lane and runs the generation's units in it.
 pub(crate) fn run(
-    global: &Global,
     file: &ConfigFile,
     generation: &Generation,
     lane: &str,
     once: bool,
 ) -> Result<(Summary, Recorder), Failure> {
     let config = &file.config;
-    let (state, signer) = global.open_state(config)?;
+    let (state, signer) = open_state(config)?;
     let limits = CommitLimits {
         samples: config.limits.commit_samples as usize,
         age: Duration::from_millis(config.limits.commit_ms.into()),
@@ -142,5 +141,4 @@ impl Watch for Talk {
 }
 
 /// Worst first, for lists.
-pub(crate) const STATUSES: [Status; 5] =
-    [Status::Fail, Status::Error, Status::Drift, Status::NoData, Status::Pass];
+pub(crate) const STATUSES: [Status; 5] = [Status::Fail, Status::Error, Status::Drift, Status::NoData, Status::Pass];

@@ -11,7 +11,7 @@ use hb_log::cbor;
 use hb_log::pack;
 use hb_log::sign::PublicKey;
 
-use super::{Done, Failure, Global, chain};
+use super::{Done, Failure, Global, chain, open_state};
 use crate::case::Case;
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::evidence;
@@ -66,7 +66,7 @@ pub(crate) struct ReplayArgs {
 /// Exports the pack of a case.
 pub(crate) fn export(global: &Global, args: &ExportArgs) -> Done {
     let file = global.load()?;
-    let (mut state, signer) = global.open_state(&file.config)?;
+    let (mut state, signer) = open_state(&file.config)?;
     let case = find_case(&state.reader()?, file.config.program.as_str(), &args.case)?;
     let path = write_pack(&mut state, &signer, &case, &args.out)?;
     global.print(&serde_json::json!({ "case": case.id, "pack": path }), |_| format!("{}\n", path.display()));
@@ -96,7 +96,11 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Done {
         let shown = |v: &Option<String>| neutralise(v.as_deref().unwrap_or("unknown")).into_owned();
         let hash = r.facts.decision.map_or_else(|| "unknown".into(), |h| h.to_string());
         let verdict = if r.ok { "verified" } else { "NOT VERIFIED" };
-        text.push_str(&format!("{verdict}: case {}, decision {hash}, key {}\n", shown(&r.facts.case), shown(&r.facts.key_id)));
+        text.push_str(&format!(
+            "{verdict}: case {}, decision {hash}, key {}\n",
+            shown(&r.facts.case),
+            shown(&r.facts.key_id)
+        ));
         text
     });
     Ok(if report.ok { exit::OK } else { exit::DATA })

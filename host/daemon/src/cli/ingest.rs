@@ -128,7 +128,7 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
     let mut writer = Writer::create(out).map_err(failed)?;
     let mut meta = RunMeta { source: source_text(unit), ..RunMeta::default() };
     meta.correlation_id = std::env::var("HB_CORRELATION_ID").unwrap_or_default();
-    meta.made_by = [&unit.source, &unit.normalizer].map(|p| made_by(p)).to_vec();
+    meta.made_by = [&unit.source, &unit.normalizer].map(made_by).to_vec();
     let mut defs: Vec<SeriesDef> = Vec::new();
     let bar = super::progress::lines("ingest");
     loop {

@@ -6,7 +6,7 @@ use hb_log::entry::Entry;
 use hb_log::sign::PublicKey;
 use serde_json::json;
 
-use super::{Done, Failure, Global, chain};
+use super::{Done, Failure, Global, chain, existing_state};
 use crate::clock;
 use crate::diagnostic::{exit, neutralise};
 use crate::keys::Signer;
@@ -38,7 +38,7 @@ pub(crate) struct ShowArgs {
 /// Runs a log verb.
 pub(crate) fn run(global: &Global, verb: &LogVerb) -> Done {
     let file = global.load()?;
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let reader = state.reader()?;
     match verb {
         LogVerb::Show(args) => {

@@ -32,7 +32,9 @@ pub(crate) fn run(global: &Global, verb: &PolicyVerb) -> Done {
     match verb {
         PolicyVerb::Check { paths } => {
             let mut found = Diagnostics::new();
-            policy::check(paths).into_iter().for_each(|p| found.push(policy_diagnostic(p)));
+            for problem in policy::check(paths) {
+                found.push(policy_diagnostic(problem));
+            }
             if found.has_errors() {
                 return Err(Failure { code: exit::DATA, found });
             }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::analyze::Run;
 use super::daemon::LIVE;
-use super::{Done, Failure, Global};
+use super::{Done, Failure, Global, existing_state};
 use crate::case::Case;
 use crate::clock;
 use crate::diagnostic::{exit, neutralise};
@@ -59,7 +59,7 @@ struct SourceStatus {
 pub(crate) fn status(global: &Global) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let reader = state.reader()?;
     let mut sources = BTreeMap::new();
     for (name, bytes) in reader.cursors(&program)? {
@@ -88,14 +88,16 @@ pub(crate) fn status(global: &Global) -> Done {
 /// Lists stored runs.
 pub(crate) fn runs(global: &Global) -> Done {
     let file = global.load()?;
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let mut runs = Vec::new();
     for (_, bytes) in state.reader()?.runs(file.config.program.as_str())? {
         runs.push(serde_json::from_slice::<Run>(&bytes).map_err(|e| Failure::data(e.to_string()))?);
     }
     runs.sort_by(|a, b| a.analyzed_at.cmp(&b.analyzed_at));
     global.print(&runs, |runs| {
-        runs.iter().map(|r| format!("{} {} {:7} {}\n", r.analyzed_at, r.run_id, r.status.as_str(), r.sentence)).collect()
+        runs.iter()
+            .map(|r| format!("{} {} {:7} {}\n", r.analyzed_at, r.run_id, r.status.as_str(), r.sentence))
+            .collect()
     });
     Ok(exit::OK)
 }
@@ -127,7 +129,7 @@ struct DeadLine {
 pub(crate) fn quarantine(global: &Global) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let state = global.existing_state(&file.config)?;
+    let state = existing_state(&file.config)?;
     let reader = state.reader()?;
     let mut refused = Vec::new();
     for count in reader.quarantine(&program)? {
@@ -161,7 +163,13 @@ pub(crate) fn quarantine(global: &Global) -> Done {
             }
         }
         for d in &q.dead_letters {
-            text.push_str(&format!("dead: frame {} on {}: {}\n    {}\n", d.ordinal, d.plugin, neutralise(&d.cause), d.frame));
+            text.push_str(&format!(
+                "dead: frame {} on {}: {}\n    {}\n",
+                d.ordinal,
+                d.plugin,
+                neutralise(&d.cause),
+                d.frame
+            ));
         }
         text
     });
@@ -191,7 +199,8 @@ fn cases(reader: &Reader, program: &str) -> Result<Vec<String>, Failure> {
         cases.push(cbor::decode::<Case>(&bytes).map_err(|e| Failure::data(e.to_string()))?);
     }
     cases.sort_by_key(|c| std::cmp::Reverse(c.end_ns));
-    let line = |c: &Case| format!("{} {} {} {} {}", c.id, clock::rfc3339(c.end_ns), c.status, c.check, neutralise(&c.asset));
+    let line =
+        |c: &Case| format!("{} {} {} {} {}", c.id, clock::rfc3339(c.end_ns), c.status, c.check, neutralise(&c.asset));
     Ok(cases.iter().map(line).collect())
 }
 

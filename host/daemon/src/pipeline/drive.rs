@@ -44,7 +44,7 @@ pub fn run_once(
                 break;
             }
         }
-        end(recorder, lane, unit, last)?;
+        end(recorder, lane, unit, last);
         recorder.commit()?;
         report(recorder, watch)?;
     }
@@ -71,7 +71,7 @@ pub fn run_forever(
             let Some(running) = feed else { continue };
             if !turn(recorder, running, last, Duration::from_millis(TURN_MS), watch)? {
                 *feed = None;
-                end(recorder, lane, unit, last.take())?;
+                end(recorder, lane, unit, last.take());
             }
         }
         if feeds.iter().all(|f| f.1.is_none()) {
@@ -109,15 +109,14 @@ fn turn(
 }
 
 /// Judges what is complete, once per end of a source.
-fn end(recorder: &mut Recorder, lane: &str, unit: &Unit, last: Option<Cursor>) -> Result<(), PipelineError> {
-    let Some(mut cursor) = last.filter(|c| !c.ended) else { return Ok(()) };
+fn end(recorder: &mut Recorder, lane: &str, unit: &Unit, last: Option<Cursor>) {
+    let Some(mut cursor) = last.filter(|c| !c.ended) else { return };
     recorder.seal(&unit.name);
     cursor.ended = true;
     let name = cursor_name(lane, &unit.name);
     let cursors = &mut recorder.pending().cursors;
     cursors.retain(|c| c.0 != name);
     cursors.push((name, cbor::encode(&cursor)));
-    Ok(())
 }
 
 fn report(recorder: &mut Recorder, watch: &mut dyn Watch) -> Result<(), PipelineError> {

@@ -76,9 +76,18 @@ enum Message {
 
 /// A batch on its way to a normalizer.
 enum Job {
-    Batch { first: u64, frames: Frames, refused: Vec<Refused>, faults: Vec<Faulted>, cursor: Cursor },
+    Batch(Box<Cut>),
     Ended,
     Failed(PipelineError),
+}
+
+/// What a source plugin cut, with all that belongs to it.
+struct Cut {
+    first: u64,
+    frames: Frames,
+    refused: Vec<Refused>,
+    faults: Vec<Faulted>,
+    cursor: Cursor,
 }
 
 impl Feed {
@@ -90,7 +99,9 @@ impl Feed {
         limits: FeedLimits,
     ) -> Result<Feed, PipelineError> {
         let position = match resume {
-            Some(cursor) => Some(Position::from_bytes(&cursor.transport).map_err(|e| PipelineError::corrupt("cursor", e))?),
+            Some(cursor) => {
+                Some(Position::from_bytes(&cursor.transport).map_err(|e| PipelineError::corrupt("cursor", e))?)
+            }
             None => None,
         };
         let TransportConfig::File(file) = &unit.transport;
@@ -344,7 +355,7 @@ impl Reader {
     fn send(&mut self, frames: Frames) {
         let first = self.cursor.ordinal;
         self.cursor.ordinal += frames.len() as u64;
-        let job = Job::Batch {
+        let cut = Cut {
             first,
             frames,
             refused: std::mem::take(&mut self.refused),
@@ -354,7 +365,7 @@ impl Reader {
         let turn = self.turn;
         self.turn = (turn + 1) % self.jobs.len();
         // When nobody takes it any more, `listen` will end this thread.
-        let _ = self.jobs[turn].send(job);
+        let _ = self.jobs[turn].send(Job::Batch(Box::new(cut)));
     }
 
     /// What is left over is sent, then the end is told, to the worker whose turn it is.
@@ -394,9 +405,7 @@ impl Worker {
     fn run(mut self, jobs: &Receiver<Job>, out: &Sender<Message>) {
         for job in jobs {
             let message = match job {
-                Job::Batch { first, frames, refused, faults, cursor } => {
-                    Message::Batch(Box::new(self.normalize(first, frames, refused, faults, cursor)))
-                }
+                Job::Batch(cut) => Message::Batch(Box::new(self.normalize(*cut))),
                 Job::Ended => Message::Ended,
                 Job::Failed(e) => Message::Failed(e),
             };
@@ -406,14 +415,8 @@ impl Worker {
         }
     }
 
-    fn normalize(
-        &mut self,
-        first: u64,
-        frames: Frames,
-        mut refused_so_far: Vec<Refused>,
-        mut faults: Vec<Faulted>,
-        cursor: Cursor,
-    ) -> Normalized {
+    fn normalize(&mut self, cut: Cut) -> Normalized {
+        let Cut { first, frames, refused: mut refused_so_far, mut faults, cursor } = cut;
         let mut outcome = self.instance.run(&frames);
         let probe = first.next_multiple_of(PROBE_EVERY).wrapping_sub(first);
         if probe < frames.len() as u64

@@ -136,7 +136,8 @@ pub fn decode(bytes: &[u8]) -> Option<Row> {
     let ordinal = cut.rising(n)?;
     let series = (0..n).map(|_| cut.array().map(u32::from_le_bytes)).collect::<Option<Vec<_>>>()?;
     let time_ns = cut.deltas(n)?;
-    let value = (0..n).map(|_| cut.array().map(|b| f64::from_bits(u64::from_le_bytes(b)))).collect::<Option<Vec<_>>>()?;
+    let value =
+        (0..n).map(|_| cut.array().map(|b| f64::from_bits(u64::from_le_bytes(b)))).collect::<Option<Vec<_>>>()?;
     (kind == KIND_SAMPLES && cut.0.is_empty()).then_some(Row::Samples(Columns {
         source,
         ordinal,

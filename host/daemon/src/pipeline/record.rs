@@ -56,6 +56,9 @@ pub struct Outcome {
     pub cases: Vec<Case>,
 }
 
+/// How often something was refused, and one example: its number and bytes.
+type Quarantined = (u64, Option<(u64, Vec<u8>)>);
+
 /// The engine of one lane and its memory.
 pub struct Recorder {
     state: State,
@@ -78,7 +81,8 @@ pub struct Recorder {
     since: Option<Instant>,
     passed: Vec<Hash>,
     counters: BTreeMap<&'static str, u64>,
-    quarantine: BTreeMap<(String, String, String), (u64, Option<(u64, Vec<u8>)>)>,
+    /// By source, plugin and reason.
+    quarantine: BTreeMap<(String, String, String), Quarantined>,
     log_size: u64,
     /// What the pending commit will bring.
     outcome: Outcome,
@@ -450,8 +454,7 @@ impl Replay {
             }
             let rows = reader.latest_snapshots(program, lane)?;
             // A partition made after the checkpoint is made again by the journal.
-            let states: Vec<Vec<u8>> =
-                rows.into_iter().filter(|s| s.seq <= core.seq + 1).map(|s| s.bytes).collect();
+            let states: Vec<Vec<u8>> = rows.into_iter().filter(|s| s.seq <= core.seq + 1).map(|s| s.bytes).collect();
             engine = Engine::restore(program, lane, bytes, &states, world)
                 .map_err(|e| PipelineError::corrupt("snapshot", e))?;
         }

@@ -44,13 +44,14 @@ impl Mapper {
         self.key_of_other_fields(frame)?;
         let entry = match self.entries.get(self.key.as_slice()) {
             Some(entry) => *entry,
-            None => match self.new_long_entry(frame, hit, &row, boolean)? {
-                Some(entry) => entry,
-                None => {
+            None => {
+                if let Some(entry) = self.new_long_entry(frame, hit, &row, boolean)? {
+                    entry
+                } else {
                     out.ignore();
                     return Ok(());
                 }
-            },
+            }
         };
         let name = || excerpt(&text(row.metric, frame.bytes));
         let Some(time) = time else {

@@ -13,7 +13,8 @@ mod bindings {
     });
 }
 
-struct Ungranted;
+/// Wishes for more than it may have.
+pub struct Ungranted;
 
 impl Normalizer for Ungranted {
     fn configure(_settings: &str) -> Result<Self, Fault> {
