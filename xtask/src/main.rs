@@ -1,5 +1,6 @@
 //! xtask runs the project's chores: `cargo xtask <task>`.
 
+mod demo;
 mod machine;
 mod plugins;
 mod test;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
+  demo [--keep DIR]  the tour: a plant, a baseline, a fault, a decision, the evidence
   plugins            build, encode and sign all guests
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
   tidy               the rules no compiler knows: floors, purity, links, manifests, text
@@ -35,6 +37,8 @@ fn run(args: &[&str]) -> Result<()> {
     // The workspace root lies above this crate.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match args {
+        ["demo"] => demo::run(root, None),
+        ["demo", "--keep", dir] => demo::run(root, Some(Path::new(dir))),
         ["plugins"] => {
             let built = plugins::build(root)?;
             eprintln!("{} plugins in {}", built.plugins.len(), built.dir.display());
