@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator; [`transport`], [`plugin`],
 //! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
-//! [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
+//! [`dispatch`] tells the sinks; [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
 //! keeps telemetry as files; [`cli`] is the face.
 
 pub mod artifact;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod diagnostic;
+pub mod dispatch;
 pub mod evidence;
 pub mod generation;
 pub mod keys;

@@ -16,6 +16,7 @@ use crate::artifact::{self, RunMeta};
 use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
 use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::dispatch::Sinks;
 use crate::generation::{Generation, Part, Plugins, Unit};
 use crate::observe::{Observer, tracks};
 use crate::pipeline::record::{Recorder, Replay, text_map};
@@ -73,7 +74,7 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let (unit, content) = artifact_unit(&file, &args.dir)?;
     let generation = Generation::build(&file)?.with_units(vec![unit], content);
     let lane = run_id(&args.dir, &generation, &file)?;
-    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true)?;
+    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true, Sinks::default())?;
     let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
     let cases = summary.cases;
     let run = remember(&mut recorder, &report, &lane, &generation, &cases, args)?;

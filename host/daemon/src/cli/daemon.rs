@@ -15,6 +15,7 @@ use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile};
 use crate::diagnostic::{exit, neutralise};
+use crate::dispatch::Sinks;
 use crate::generation::Generation;
 use crate::pipeline::PipelineError;
 use crate::pipeline::drive::{self, Watch};
@@ -35,7 +36,8 @@ pub(crate) struct DaemonArgs {
 pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
-    let (summary, mut recorder) = run(&file, &generation, LIVE, args.once)?;
+    let sinks = Sinks::open(&file)?;
+    let (summary, mut recorder) = run(&file, &generation, LIVE, args.once, sinks)?;
     if file.config.evidence.on_fail {
         pack_cases(&mut recorder, &file.config, &summary.cases)?;
     }
@@ -80,6 +82,7 @@ pub(crate) fn run(
     generation: &Generation,
     lane: &str,
     once: bool,
+    sinks: Sinks,
 ) -> Result<(Summary, Recorder), Failure> {
     let config = &file.config;
     let (state, signer) = open_state(config)?;
@@ -89,7 +92,8 @@ pub(crate) fn run(
         eager: !once,
     };
     let mut recorder = Recorder::open(state, signer, generation, lane, limits)?;
-    let mut talk = Talk { shown: Shown { lane: lane.to_owned(), ..Shown::default() }, cases: Vec::new(), quiet: once };
+    let mut talk =
+        Talk { shown: Shown { lane: lane.to_owned(), ..Shown::default() }, cases: Vec::new(), quiet: once, sinks };
     // Nothing sets it yet: a signal ends the process, and the next start goes on from the last commit.
     let stop = Arc::new(AtomicBool::new(false));
     let drive = if once { drive::run_once } else { drive::run_forever };
@@ -111,6 +115,7 @@ struct Talk {
     shown: Shown,
     cases: Vec<Case>,
     quiet: bool,
+    sinks: Sinks,
 }
 
 impl Watch for Talk {
@@ -129,6 +134,7 @@ impl Watch for Talk {
                 );
             }
         }
+        self.sinks.deliver(&outcome.notable);
         self.shown.cases.extend(outcome.cases.iter().map(|c| c.id.clone()));
         self.cases.extend(outcome.cases);
         Ok(())

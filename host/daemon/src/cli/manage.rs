@@ -9,8 +9,10 @@ use serde::Serialize;
 use super::{Done, Failure, Global};
 use crate::config::{Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::dispatch::Sinks;
 use crate::generation::Generation;
 use crate::keys::Signer;
+use crate::pipeline::feed::Feed;
 
 /// Arguments of `hb init`.
 #[derive(Args)]
@@ -67,6 +69,7 @@ pub(crate) fn init(global: &Global, args: &InitArgs) -> Done {
 pub(crate) fn check(global: &Global) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
+    Sinks::open(&file)?;
     let checked = Checked {
         config: file.path.clone(),
         generation: generation.hash.to_string(),
