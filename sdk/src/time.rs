@@ -107,8 +107,8 @@ fn fraction(text: &[u8]) -> Result<(i64, &[u8]), TimeError> {
         return Err(TimeError::Malformed);
     }
     let mut ns = 0;
-    for i in 0..9 {
-        ns = ns * 10 + if i < count { i64::from(digits[i] - b'0') } else { 0 };
+    for digit in digits[..count].iter().chain([b'0'; 9].iter()).take(9) {
+        ns = ns * 10 + i64::from(digit - b'0');
     }
     Ok((ns, &digits[count..]))
 }

@@ -46,8 +46,8 @@ impl Header {
         }
         let mut sorted: Vec<&String> = names.iter().collect();
         sorted.sort_unstable();
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("csv header: column {:?} is there twice", pair[0]));
+        if let Some([name, _]) = sorted.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("csv header: column {name:?} is there twice"));
         }
         let has = |name: &str| names.iter().any(|n| n == name);
         let long = match layout {

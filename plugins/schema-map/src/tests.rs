@@ -1,8 +1,9 @@
 //! What a user sees of a mapping file.
 
 use super::SchemaMap;
+use hb_sdk::Fault;
+use hb_sdk::SeriesKind::{Boolean, Counter, Gauge, State};
 use hb_sdk::testkit::{NormalizerKit, RECEIVED_NS, Report, TestFrame, assert_pure, host};
-use hb_sdk::{Fault, SeriesKind};
 
 /// Runs the frames in all kinds of batches and writes what became of each:
 /// `metric{labels}=value unit @ns since new year`.
@@ -112,7 +113,6 @@ fn kinds_and_states_reach_the_host() {
     let again = line.replace("open", "shut");
     let report = kit.run(&[line.as_str().into(), again.as_str().into(), line.as_str().into()]);
     let kinds: Vec<_> = report.samples.iter().take(5).map(|r| r.kind).collect();
-    use SeriesKind::{Boolean, Counter, Gauge, State};
     assert_eq!(kinds, [State, Boolean, Counter, Gauge, Boolean]);
     let doors: Vec<_> = report.samples.iter().filter(|r| r.metric == "door").map(|r| r.value).collect();
     assert_eq!(doors, [0.0, 1.0, 0.0]);
@@ -335,7 +335,7 @@ fn many_names_and_fields_stay_bounded() {
 #[test]
 fn wrong_settings_are_named() {
     for (schema, words) in [
-        (r#"{}"#, "version"),
+        ("{}", "version"),
         (r#"{"version":2}"#, "version: 2 is not known"),
         (r#"{"version":1,"unmaped":"keep"}"#, "unmaped"),
         (

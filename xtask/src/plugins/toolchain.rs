@@ -89,13 +89,10 @@ fn debian() -> Result<Toolchain> {
         let sysroot = sysroot(DEBIAN_RUSTC.as_ref()).ok()?;
         sysroot.join("lib/rustlib/src/rust/library/std").is_dir().then_some(sysroot)
     };
-    let sysroot = match ready() {
-        Some(sysroot) => sysroot,
-        None => {
-            install()?;
-            ready().with_context(|| format!("{DEBIAN_RUSTC} has no source of the standard library"))?
-        }
-    };
+    if ready().is_none() {
+        install()?;
+    }
+    let sysroot = ready().with_context(|| format!("{DEBIAN_RUSTC} has no source of the standard library"))?;
     Ok(Toolchain::Debian { sysroot, linker: rust_lld() })
 }
 

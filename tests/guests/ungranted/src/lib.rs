@@ -13,7 +13,8 @@ mod bindings {
     });
 }
 
-struct Ungranted;
+/// Wishes itself elsewhere.
+pub struct Ungranted;
 
 impl Normalizer for Ungranted {
     fn configure(_settings: &str) -> Result<Self, Fault> {
