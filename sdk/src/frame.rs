@@ -75,6 +75,15 @@ impl<'a> Batch<'a> {
     }
 }
 
+impl<'a> IntoIterator for &Batch<'a> {
+    type Item = Frame<'a>;
+    type IntoIter = FrameIter<'a>;
+
+    fn into_iter(self) -> FrameIter<'a> {
+        self.iter()
+    }
+}
+
 impl<'a> IntoIterator for Batch<'a> {
     type Item = Frame<'a>;
     type IntoIter = FrameIter<'a>;

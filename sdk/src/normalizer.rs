@@ -122,7 +122,7 @@ const ROWS_PER_FRAME: usize = 4;
 pub fn run<N: Normalizer>(plugin: &mut N, frames: &Frames) -> Outcome {
     let batch = Batch::new(frames);
     let mut out = Out::new(batch.len() * ROWS_PER_FRAME);
-    for frame in batch {
+    for frame in &batch {
         out.begin(frame.index);
         plugin.frame(frame, &mut out);
         out.end();

@@ -106,10 +106,8 @@ fn fraction(text: &[u8]) -> Result<(i64, &[u8]), TimeError> {
     if count == 0 {
         return Err(TimeError::Malformed);
     }
-    let mut ns = 0;
-    for digit in digits[..count].iter().chain([b'0'; 9].iter()).take(9) {
-        ns = ns * 10 + i64::from(digit - b'0');
-    }
+    let padded = digits[..count].iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    let ns = padded.fold(0, |ns, digit| ns * 10 + i64::from(digit - b'0'));
     Ok((ns, &digits[count..]))
 }
 

@@ -1,21 +1,57 @@
 //! xtask runs the project's chores: `cargo xtask <task>`.
 
+mod demo;
+mod machine;
 mod plugins;
+mod test;
+mod tidy;
 
 use anyhow::{Result, bail};
 use std::path::Path;
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  demo [--keep DIR]  the tour: a plant, a baseline, a fault, a decision, the evidence
+  plugins            build, encode and sign all guests
+  test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
+  tidy               the rules no compiler knows: floors, purity, links, manifests, text
+  setup              install the packages the build and the tests use; `test` does it by itself
+  help               this text";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A finding or a failed step is for the reader of this terminal: the reasons, no stack.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
     // The workspace root lies above this crate.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let task = std::env::args().nth(1);
-    match task.as_deref() {
-        Some("plugins") => {
+    match args {
+        ["demo"] => demo::run(root, None),
+        ["demo", "--keep", dir] => demo::run(root, Some(Path::new(dir))),
+        ["plugins"] => {
             let built = plugins::build(root)?;
             eprintln!("{} plugins in {}", built.plugins.len(), built.dir.display());
             Ok(())
         }
-        Some(other) => bail!("unknown task {other:?}; known: plugins"),
-        None => bail!("usage: cargo xtask plugins"),
+        ["test"] => test::run(root, &[]),
+        ["test", "--", filter @ ..] => test::run(root, filter),
+        ["tidy"] => tidy::run(root),
+        ["setup"] => machine::ensure_packages(),
+        ["help" | "--help" | "-h"] | [] => {
+            eprintln!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown task `{}`\n\n{USAGE}", other.join(" ")),
     }
 }

@@ -97,8 +97,8 @@ fn find_guests(folder: &Path, prefix: &str, out: &Path) -> Result<Vec<Guest>> {
 
 /// Everything that a guest is made of, as one hash.
 fn hash_inputs(root: &Path) -> Result<String> {
-    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
-    for folder in ["sdk", "plugins", "tests/guests", "xtask/src"] {
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("xtask/src/plugins.rs")];
+    for folder in ["sdk", "plugins", "tests/guests", "xtask/src/plugins"] {
         collect(&root.join(folder), &mut files)?;
     }
     files.sort();

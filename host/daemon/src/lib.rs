@@ -1,1 +1,24 @@
-//! Placeholder.
+//! `hb` turns telemetry into decisions it can prove: everything with effects, around the pure engine.
+//!
+//! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator; [`transport`], [`plugin`],
+//! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
+//! [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
+//! keeps telemetry as files; [`cli`] is the face.
+
+pub mod artifact;
+pub mod case;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod diagnostic;
+pub mod evidence;
+pub mod generation;
+pub mod keys;
+pub mod observe;
+pub mod pipeline;
+pub mod plugin;
+pub mod policy;
+pub mod replay;
+pub mod report;
+pub mod state;
+pub mod transport;

@@ -46,8 +46,9 @@ impl Header {
         }
         let mut sorted: Vec<&String> = names.iter().collect();
         sorted.sort_unstable();
-        if let Some([name, _]) = sorted.array_windows().find(|[a, b]| a == b) {
-            return Err(format!("csv header: column {name:?} is there twice"));
+        let twice = sorted.iter().zip(sorted.iter().skip(1)).find(|(a, b)| a == b);
+        if let Some((twice, _)) = twice {
+            return Err(format!("csv header: column {twice:?} is there twice"));
         }
         let has = |name: &str| names.iter().any(|n| n == name);
         let long = match layout {

@@ -335,7 +335,7 @@ fn many_names_and_fields_stay_bounded() {
 #[test]
 fn wrong_settings_are_named() {
     for (schema, words) in [
-        ("{}", "version"),
+        (r"{}", "version"),
         (r#"{"version":2}"#, "version: 2 is not known"),
         (r#"{"version":1,"unmaped":"keep"}"#, "unmaped"),
         (

@@ -81,8 +81,8 @@ fn matches<'t>(pattern: &str, topic: &'t str) -> Option<Vec<&'t str>> {
             wild.push(rest.unwrap_or(""));
             return Some(wild);
         }
-        let here = rest?;
-        let (head, tail) = here.split_once('/').map_or((here, None), |(head, tail)| (head, Some(tail)));
+        let text = rest?;
+        let (head, tail) = text.split_once('/').map_or((text, None), |(head, tail)| (head, Some(tail)));
         match level {
             "+" => wild.push(head),
             _ if level == head => {}

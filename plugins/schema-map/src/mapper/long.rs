@@ -42,14 +42,16 @@ impl Mapper {
         push_part(&mut self.key, row.unit.map_or(&[][..], |unit| unit.span.of(frame.bytes)));
         self.key_of_labels(frame, hit)?;
         self.key_of_other_fields(frame)?;
-        let known = self.entries.get(self.key.as_slice()).copied();
-        let entry = match known {
-            Some(entry) => Some(entry),
-            None => self.new_long_entry(frame, hit, &row, boolean)?,
-        };
-        let Some(entry) = entry else {
-            out.ignore();
-            return Ok(());
+        let entry = match self.entries.get(self.key.as_slice()) {
+            Some(entry) => *entry,
+            None => {
+                if let Some(entry) = self.new_long_entry(frame, hit, &row, boolean)? {
+                    entry
+                } else {
+                    out.ignore();
+                    return Ok(());
+                }
+            }
         };
         let name = || excerpt(&text(row.metric, frame.bytes));
         let Some(time) = time else {

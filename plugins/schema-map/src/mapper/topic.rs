@@ -50,8 +50,17 @@ impl Mapper {
         self.key.clear();
         self.key.extend_from_slice(&[b'T', u8::from(boolean)]);
         self.key_of_labels(frame, hit)?;
-        let known = self.entries.get(self.key.as_slice()).copied();
-        let entry = if let Some(entry) = known { entry } else { self.new_topic_entry(frame, hit, boolean)? };
+        let entry = if let Some(entry) = self.entries.get(self.key.as_slice()) {
+            *entry
+        } else {
+            let metric = hit.and_then(|hit| self.plan.topics.metric(hit));
+            let metric = metric.ok_or_else(|| format!("topic `{}` has no metric", topic()))?;
+            let kind = metric.kind.unwrap_or(if boolean { SeriesKind::Boolean } else { SeriesKind::Gauge });
+            let series = define(&metric.name, &metric.unit, kind, &self.labels(frame, hit))?;
+            let entry = Entry { series, kind: metric.kind, convert: metric.convert };
+            self.entries.insert(self.key.as_slice().into(), entry);
+            entry
+        };
         let reading = read(value, entry.kind, frame.bytes).map_err(|e| format!("topic `{}`: {e}", topic()))?;
         let value = match reading {
             Reading::Nothing => {

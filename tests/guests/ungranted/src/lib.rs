@@ -13,7 +13,7 @@ mod bindings {
     });
 }
 
-/// Wishes itself elsewhere.
+/// Wishes for more than it may have.
 pub struct Ungranted;
 
 impl Normalizer for Ungranted {

@@ -1,0 +1,59 @@
+//! A case: one failure that evidence is gathered for.
+
+use hb_engine::decision::{Decision, Severity, Status};
+use hb_log::hash::Hash;
+use serde::{Deserialize, Serialize};
+
+/// What is known of a case. The pack is made from it and from the journal, so the same case gives the same pack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// Schema version of this structure.
+    pub v: u8,
+    /// `case-` and the first 12 digits of the decision's hash.
+    pub id: String,
+    /// The decision it is about.
+    pub decision: Hash,
+    /// Index of the log entry that records the decision.
+    pub entry: u64,
+    /// Tenant.
+    pub program: String,
+    /// `live` or a run id.
+    pub lane: String,
+    /// Asset.
+    pub asset: String,
+    /// Check.
+    pub check: String,
+    /// Window start, ns.
+    pub start_ns: i64,
+    /// Window end, ns.
+    pub end_ns: i64,
+    /// Status of the decision.
+    pub status: Status,
+    /// Severity of the decision.
+    pub severity: Option<Severity>,
+}
+
+impl Case {
+    /// A case for a decision that log entry `entry` records.
+    pub fn open(hash: Hash, d: &Decision, entry: u64) -> Self {
+        Case {
+            v: 1,
+            id: format!("case-{}", hash.short()),
+            decision: hash,
+            entry,
+            program: d.program.clone(),
+            lane: d.lane.clone(),
+            asset: d.asset.clone(),
+            check: d.check.clone(),
+            start_ns: d.start_ns,
+            end_ns: d.end_ns,
+            status: d.status,
+            severity: d.severity,
+        }
+    }
+
+    /// Name of the pack's directory or archive, without an ending.
+    pub fn pack_name(&self) -> String {
+        format!("evidence_{}", self.id)
+    }
+}

@@ -1,0 +1,199 @@
+//! `hb analyze`: an artifact directory against a baseline, with a report and a gate for CI.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hb_engine::decision::{Decision, Status};
+use hb_engine::engine::Effect;
+use hb_log::hash::{Hash, Hasher};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::daemon::{self, pack_cases};
+use super::{Done, Failure, Global, open_state};
+use crate::artifact::{self, RunMeta};
+use crate::clock;
+use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
+use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::generation::{Generation, Part, Plugins, Unit};
+use crate::observe::{Observer, tracks};
+use crate::pipeline::record::{Recorder, Replay, text_map};
+use crate::plugin::{Grants, Kind};
+use crate::report::{self, Judged, Report, ReportInput};
+
+/// The source of an offline run.
+const SOURCE: &str = "artifact";
+
+/// Decisions of one run that a report speaks of at most.
+const DECISIONS_MAX: usize = 200_000;
+
+/// Arguments of `hb analyze`.
+#[derive(Args)]
+pub(crate) struct AnalyzeArgs {
+    /// Artifact directory, as `hb ingest` writes it.
+    dir: PathBuf,
+    /// Baseline tag all checks compare with; otherwise each check's own.
+    #[arg(long, value_name = "TAG")]
+    baseline: Option<String>,
+    /// Where the reports go; otherwise beside the artifacts.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// A stored run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) run_id: String,
+    pub(crate) correlation_id: String,
+    pub(crate) status: Status,
+    pub(crate) sentence: String,
+    pub(crate) windows: BTreeMap<String, u64>,
+    pub(crate) generation: Hash,
+    pub(crate) baselines: BTreeMap<String, u32>,
+    pub(crate) analyzed_at: String,
+    pub(crate) report: String,
+    pub(crate) cases: Vec<String>,
+}
+
+/// Judges an artifact directory.
+pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
+    let mut file = global.load()?;
+    if let Some(tag) = &args.baseline {
+        let name = crate::config::Name::parse(tag);
+        let name = name.ok_or_else(|| Failure::usage(format!("`{tag}` is no tag"), "letters, digits, - and _"))?;
+        file.config.checks.iter_mut().for_each(|c| c.baseline = Some(name.clone()));
+    }
+    let meta = artifact::read_meta(&args.dir).map_err(|e| {
+        let d = Diagnostic::error(Area::Data, super::chain(&e));
+        Failure::new(exit::DATA, d.help("name a directory that `hb ingest` wrote"))
+    })?;
+    // The run's own source replaces those of the config; nothing else of the config changes.
+    file.config.sources.clear();
+    let (unit, content) = artifact_unit(&file, &args.dir)?;
+    let generation = Generation::build(&file)?.with_units(vec![unit], content);
+    let lane = run_id(&args.dir, &generation, &file)?;
+    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true)?;
+    let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
+    let cases = summary.cases;
+    let run = remember(&mut recorder, &report, &lane, &generation, &cases, args)?;
+    if file.config.evidence.on_fail {
+        pack_cases(&mut recorder, &file.config, &cases)?;
+    }
+    global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, r.report));
+    let gate = std::env::var("HB_GATE_FAIL_EXIT").is_ok_and(|v| v == "1");
+    Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
+}
+
+/// `metrics.csv` through the replay source and the normalizer that reads hb's own format.
+fn artifact_unit(file: &ConfigFile, dir: &Path) -> Result<(Unit, Vec<Vec<u8>>), Failure> {
+    let path = dir.join(artifact::METRICS);
+    let plugins = Plugins::of(file)?;
+    let mut content = Vec::new();
+    let mut load = |name: &str, kind: Kind, settings: serde_json::Value| -> Result<Part, Failure> {
+        let (part, wasm, manifest) = plugins.load(name, kind, &settings, &Grants::default())?;
+        content.extend([wasm, manifest.into_bytes(), part.settings.clone().into_bytes()]);
+        Ok(part)
+    };
+    let source = load("file-replay", Kind::Source, json!({ "format": "csv" }))?;
+    let normalizer = load("schema-map", Kind::Normalizer, json!({ "version": 1, "layout": "hb" }))?;
+    let transport = TransportConfig::File(FileTransportConfig { path, follow: false });
+    Ok((Unit { name: SOURCE.into(), transport, source, normalizer, workers: 1 }, content))
+}
+
+/// A run is named by what it is made of, so analysing the same again is the same run.
+fn run_id(dir: &Path, generation: &Generation, file: &ConfigFile) -> Result<String, Failure> {
+    let mut hasher = Hasher::new();
+    let path = dir.join(artifact::METRICS);
+    let bytes = std::fs::read(&path).map_err(|e| Failure::io(&path, &e))?;
+    hasher.update(Hash::of(&bytes).as_bytes());
+    hasher.update(generation.hash.as_bytes());
+    let (state, _) = open_state(&file.config)?;
+    for (tag, version) in state.reader()?.tags(&generation.program)? {
+        hasher.update(format!("{tag}={version};").as_bytes());
+    }
+    Ok(format!("run-{}", hasher.finalize().short()))
+}
+
+/// Replays the run with somebody watching, and writes the report as JSON and HTML.
+fn write_report(
+    recorder: &mut Recorder,
+    generation: &Generation,
+    lane: &str,
+    meta: &RunMeta,
+    args: &AnalyzeArgs,
+) -> Result<Report, Failure> {
+    let reader = recorder.state().reader()?;
+    let mut decisions: Vec<(String, Decision)> = Vec::new();
+    let mut replay = Replay::begin(&reader, &generation.program, lane, None)?;
+    let observer = replay.run_with(&reader, Observer::new, usize::MAX, &mut |effects, _| {
+        for effect in effects {
+            if let Effect::Decision { hash, decision, .. } = effect
+                && decisions.len() < DECISIONS_MAX
+            {
+                decisions.push((hash.to_string(), *decision));
+            }
+        }
+        true
+    })?;
+    let judged: Vec<Judged<'_>> = decisions.iter().map(|(id, decision)| Judged { id, decision }).collect();
+    let end = decisions.iter().map(|d| d.1.end_ns).max().unwrap_or_default();
+    let report = Report::build(&ReportInput {
+        run_id: lane,
+        correlation_id: &std::env::var("HB_CORRELATION_ID").unwrap_or_else(|_| meta.correlation_id.clone()),
+        made_at_ns: end,
+        decisions: &judged,
+        baseline_made_at_ns: None,
+        artifact_ref: artifact::METRICS,
+        report_ref: "drift_report.html",
+    });
+    let out = args.out.as_ref().unwrap_or(&args.dir);
+    std::fs::create_dir_all(out).map_err(|e| Failure::io(out, &e))?;
+    let html = report::render(&report, &tracks(&observer.seen, &judged));
+    for (name, text) in [("drift_report.json", report.to_json()), ("drift_report.html", html)] {
+        let path = out.join(name);
+        std::fs::write(&path, text).map_err(|e| Failure::io(&path, &e))?;
+    }
+    Ok(report)
+}
+
+fn remember(
+    recorder: &mut Recorder,
+    report: &Report,
+    lane: &str,
+    generation: &Generation,
+    cases: &[crate::case::Case],
+    args: &AnalyzeArgs,
+) -> Result<Run, Failure> {
+    let reader = recorder.state().reader()?;
+    let out = args.out.as_ref().unwrap_or(&args.dir);
+    let run = Run {
+        run_id: lane.to_owned(),
+        correlation_id: report.correlation_id.clone(),
+        status: report.status,
+        sentence: report.status_sentence.clone(),
+        windows: daemon::STATUSES.iter().map(|s| (s.to_string(), count(report, *s))).filter(|c| c.1 > 0).collect(),
+        generation: generation.hash,
+        baselines: reader.tags(&generation.program)?.into_iter().collect(),
+        analyzed_at: clock::rfc3339(clock::now_ns()),
+        report: out.join("drift_report.html").display().to_string(),
+        cases: cases.iter().map(|c| c.id.clone()).collect(),
+    };
+    drop(reader);
+    let bytes = serde_json::to_vec(&run).unwrap_or_default();
+    recorder.pending().runs.push((lane.to_owned(), bytes));
+    recorder.log("run", text_map(&[("run", lane), ("status", run.status.as_str())]));
+    recorder.commit()?;
+    Ok(run)
+}
+
+fn count(report: &Report, status: Status) -> u64 {
+    let w = &report.windows;
+    match status {
+        Status::Pass => w.pass,
+        Status::NoData => w.no_data,
+        Status::Drift => w.drift,
+        Status::Error => w.error,
+        Status::Fail => w.fail,
+    }
+}

@@ -1,0 +1,289 @@
+//! `hb baseline`: what is normal, made from clean telemetry, versioned and tagged.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use hb_engine::baseline::{Baseline, Builder};
+use hb_engine::judge::BASELINE_FIELDS;
+use hb_engine::series::{SeriesDef, SeriesKind};
+use hb_log::cbor;
+use serde::{Deserialize, Serialize};
+
+use super::daemon::LIVE;
+use super::{Done, Failure, Global, existing_state, open_state};
+use crate::artifact;
+use crate::clock;
+use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::pipeline::journal::{self, Row};
+use crate::pipeline::record::{load_baseline, text_map};
+use crate::state::{BaselineRow, Commit, NewEntry, Reader};
+
+/// Verbs of `hb baseline`.
+#[derive(Subcommand)]
+pub(crate) enum BaselineVerb {
+    /// Make a new version from artifact directories, or from the newest live telemetry.
+    Create(CreateArgs),
+    /// List versions and tags.
+    List,
+    /// Show the statistics of a version.
+    Show {
+        /// Version.
+        #[arg(long)]
+        version: u32,
+    },
+    /// Let a tag name a version; checks with this tag use it from then on.
+    Promote {
+        /// Version.
+        #[arg(long)]
+        version: u32,
+        /// Tag.
+        #[arg(long, default_value = "golden")]
+        tag: String,
+    },
+}
+
+/// Arguments of `hb baseline create`.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct CreateArgs {
+    /// Artifact directory, with an optional span: DIR@START..END, either may be left out.
+    #[arg(long, value_name = "DIR[@START..END]")]
+    from: Vec<String>,
+    /// Span of live telemetry, back from its newest event time: 24h, 7d.
+    #[arg(long, value_name = "SPAN")]
+    window: Option<String>,
+}
+
+/// What is kept beside a baseline.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    v: u8,
+    created_ns: i64,
+    sources: Vec<String>,
+    samples: u64,
+}
+
+#[derive(Serialize)]
+struct Line {
+    version: u32,
+    hash: String,
+    created_at: String,
+    start: String,
+    end: String,
+    series: usize,
+    samples: u64,
+    sources: Vec<String>,
+    tags: Vec<String>,
+}
+
+/// Runs a baseline verb.
+pub(crate) fn run(global: &Global, verb: &BaselineVerb) -> Done {
+    match verb {
+        BaselineVerb::Create(args) => create(global, args),
+        BaselineVerb::List => list(global),
+        BaselineVerb::Show { version } => show(global, *version),
+        BaselineVerb::Promote { version, tag } => promote(global, *version, tag),
+    }
+}
+
+fn create(global: &Global, args: &CreateArgs) -> Done {
+    let file = global.load()?;
+    let program = file.config.program.to_string();
+    let (mut state, signer) = open_state(&file.config)?;
+    let reader = state.reader()?;
+    let mut builder = Builder::new();
+    let mut samples = 0;
+    let mut sources = Vec::new();
+    for from in &args.from {
+        samples += gather_dir(from, &mut builder)?;
+        sources.push(from.rsplit('/').next().unwrap_or(from).to_owned());
+    }
+    if let Some(window) = &args.window {
+        let span = clock::parse_span(window).map_err(|e| Failure::usage(e, "as --window 24h"))?;
+        samples += gather_live(&reader, &program, span, &mut builder)?;
+        sources.push(format!("{LIVE} {window}"));
+    }
+    if builder.is_empty() {
+        let d = Diagnostic::error(Area::Data, "there is no sample to learn from");
+        return Err(Failure::new(exit::DATA, d.help("check the span, and that the source brought telemetry")));
+    }
+    let baseline = builder.build(sources.clone());
+    let version = reader.baselines(&program)?.iter().map(|b| b.version).max().unwrap_or(0) + 1;
+    drop(reader);
+    let (bytes, hash) = (baseline.to_bytes(), baseline.hash());
+    let meta = Meta { v: 1, created_ns: clock::now_ns(), sources, samples };
+    let shown = version.to_string();
+    let entry = text_map(&[("version", &shown), ("sha256", &hash.to_string()), ("sources", &meta.sources.join(", "))]);
+    state.commit(
+        Commit {
+            program,
+            blobs: vec![(hash, bytes)],
+            baselines: vec![BaselineRow { version, hash, meta: cbor::encode(&meta) }],
+            entries: vec![NewEntry { kind: "baseline.created".into(), time_ns: meta.created_ns, body: entry }],
+            ..Commit::default()
+        },
+        &signer,
+    )?;
+    let line = line(version, &baseline, &meta, &[]);
+    global.print(&line, |l| {
+        format!("baseline v{}: {} series, {} samples, {} to {}\n", l.version, l.series, l.samples, l.start, l.end)
+    });
+    Ok(exit::OK)
+}
+
+/// Adds the samples of an artifact directory, within its span.
+fn gather_dir(from: &str, builder: &mut Builder) -> Result<u64, Failure> {
+    let usage = |e: String| Failure::usage(e, "write DIR@START..END with times as 2026-11-20T10:00:00Z");
+    let (dir, span) = match from.rsplit_once('@') {
+        Some((dir, span)) => (dir, Some(span.split_once("..").ok_or_else(|| usage(format!("`{span}` is no span")))?)),
+        None => (from, None),
+    };
+    let bound = |text: &str, open: i64| if text.is_empty() { Ok(open) } else { clock::parse(text).map_err(usage) };
+    let (start, end) = match span {
+        Some((start, end)) => (bound(start, i64::MIN)?, bound(end, i64::MAX)?),
+        None => (i64::MIN, i64::MAX),
+    };
+    let (mut n, mut wrong) = (0, None);
+    let path = PathBuf::from(dir).join(artifact::METRICS);
+    artifact::read_metrics(&path, |r| {
+        if r.time_ns < start || r.time_ns >= end {
+            return;
+        }
+        // The kind is not in the file; statistics do not depend on it.
+        match SeriesDef::new(&r.metric, &r.unit, SeriesKind::Gauge, r.labels) {
+            Ok(def) => builder.push(&def, r.time_ns, r.value),
+            Err(e) => wrong = Some(e),
+        }
+        n += 1;
+    })
+    .map_err(|e| Failure::data(super::chain(&e)))?;
+    match wrong {
+        Some(e) => Err(Failure::data(format!("{}: {e}", path.display()))),
+        None => Ok(n),
+    }
+}
+
+/// Adds the live samples of the last `span` ns before the newest event time.
+fn gather_live(reader: &Reader, program: &str, span: i64, builder: &mut Builder) -> Result<u64, Failure> {
+    let mut defs = Vec::new();
+    for (_, bytes) in reader.series(program)? {
+        defs.push(cbor::decode::<SeriesDef>(&bytes).map_err(|e| Failure::data(e.to_string()))?);
+    }
+    let mut newest = i64::MIN;
+    let each = |take: &mut dyn FnMut(&journal::Columns)| -> Result<(), Failure> {
+        for row in reader.journal(program, LIVE, 0)? {
+            if let Some(Row::Samples(columns)) = journal::decode(&row?.bytes) {
+                take(&columns);
+            }
+        }
+        Ok(())
+    };
+    each(&mut |c| newest = c.time_ns.iter().copied().fold(newest, i64::max))?;
+    let from = newest.saturating_sub(span);
+    let mut n = 0;
+    each(&mut |c| {
+        for k in (0..c.len()).filter(|&k| c.time_ns[k] > from) {
+            if let Some(def) = defs.get(c.series[k] as usize) {
+                builder.push(def, c.time_ns[k], c.value[k]);
+                n += 1;
+            }
+        }
+    })?;
+    Ok(n)
+}
+
+fn list(global: &Global) -> Done {
+    let file = global.load()?;
+    let program = file.config.program.to_string();
+    let state = existing_state(&file.config)?;
+    let reader = state.reader()?;
+    let tags = reader.tags(&program)?;
+    let mut lines = Vec::new();
+    for row in reader.baselines(&program)? {
+        let baseline = load_baseline(&reader, &program, row.version)?;
+        let meta: Meta = cbor::decode(&row.meta).map_err(|e| Failure::data(e.to_string()))?;
+        let named: Vec<String> = tags.iter().filter(|t| t.1 == row.version).map(|t| t.0.clone()).collect();
+        lines.push(line(row.version, &baseline, &meta, &named));
+    }
+    global.print(&lines, |lines| {
+        let mut text = String::new();
+        for l in lines {
+            let tags = if l.tags.is_empty() { String::new() } else { format!(" [{}]", l.tags.join(", ")) };
+            text.push_str(&format!(
+                "v{}{tags}: {} series, {} samples, {} to {}, from {}\n",
+                l.version,
+                l.series,
+                l.samples,
+                l.start,
+                l.end,
+                l.sources.join(", ")
+            ));
+        }
+        text
+    });
+    Ok(exit::OK)
+}
+
+fn show(global: &Global, version: u32) -> Done {
+    let file = global.load()?;
+    let program = file.config.program.to_string();
+    let state = existing_state(&file.config)?;
+    let reader = state.reader()?;
+    if reader.baseline(&program, version)?.is_none() {
+        return Err(unknown(version));
+    }
+    let baseline = load_baseline(&reader, &program, version)?;
+    global.print(&*baseline, |b| {
+        let mut text = format!("baseline v{version}, {} series\n", b.series.len());
+        for s in &b.series {
+            text.push_str(&format!("{} [{}]\n ", s.series, s.series.unit));
+            for (name, value) in BASELINE_FIELDS.iter().zip(&s.values) {
+                text.push_str(&format!(" {name}={value}"));
+            }
+            text.push('\n');
+        }
+        text
+    });
+    Ok(exit::OK)
+}
+
+fn promote(global: &Global, version: u32, tag: &str) -> Done {
+    let file = global.load()?;
+    let program = file.config.program.to_string();
+    let (mut state, signer) = open_state(&file.config)?;
+    if state.reader()?.baseline(&program, version)?.is_none() {
+        return Err(unknown(version));
+    }
+    let shown = version.to_string();
+    let body = text_map(&[("tag", tag), ("version", &shown)]);
+    state.commit(
+        Commit {
+            program,
+            tags: vec![(tag.to_owned(), version)],
+            entries: vec![NewEntry { kind: "baseline.promoted".into(), time_ns: clock::now_ns(), body }],
+            ..Commit::default()
+        },
+        &signer,
+    )?;
+    global.print(&serde_json::json!({ "tag": tag, "version": version }), |_| format!("{tag} is v{version}\n"));
+    Ok(exit::OK)
+}
+
+fn unknown(version: u32) -> Failure {
+    let d = Diagnostic::error(Area::Data, format!("there is no baseline v{version}"));
+    Failure::new(exit::DATA, d.help("`hb baseline list` shows what there is"))
+}
+
+fn line(version: u32, b: &Baseline, meta: &Meta, tags: &[String]) -> Line {
+    Line {
+        version,
+        hash: b.hash().to_string(),
+        created_at: clock::rfc3339(meta.created_ns),
+        start: clock::rfc3339(b.start_ns),
+        end: clock::rfc3339(b.end_ns),
+        series: b.series.len(),
+        samples: meta.samples,
+        sources: meta.sources.clone(),
+        tags: tags.to_vec(),
+    }
+}

@@ -1,0 +1,210 @@
+//! Where telemetry comes from, what gives it meaning, and where decisions go.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::config::name::Name;
+use crate::config::read::{Fields, FromNode, Reader};
+use crate::config::secret::{SecretRef, check_settings};
+use crate::config::yaml::{Node, Value};
+
+/// Most workers of one normalizer: each owns a plugin instance, and beyond the cores of a machine they only wait.
+pub const MAX_WORKERS: u8 = 16;
+
+/// One stream of telemetry: a transport the host owns, the plugin that cuts it into frames, and the normalizer that
+/// gives the frames meaning.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceConfig {
+    /// Unique among sources; part of the resume position's key, so renaming a source starts it anew.
+    pub name: Name,
+    /// Plugin of kind source, by its name in the plugins directory.
+    pub plugin: Name,
+    /// Where its bytes come from.
+    pub transport: TransportConfig,
+    /// Handed to the plugin, which checks them by its own schema. Default: none.
+    pub settings: serde_json::Value,
+    /// Name of the normalizer that gets its frames.
+    pub normalizer: Name,
+    /// Secret references among the settings, in the order of the file.
+    #[serde(skip)]
+    pub secrets: Vec<SecretRef>,
+}
+
+/// The transports the host offers; exactly one is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportConfig {
+    /// Lines of a file.
+    File(FileTransportConfig),
+}
+
+/// Words for [`TransportConfig`].
+const TRANSPORTS: [&str; 1] = ["file"];
+
+/// Lines of a file, from the position that was committed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileTransportConfig {
+    /// The file; a relative path starts at the config's directory.
+    pub path: PathBuf,
+    /// Whether to wait for more at the end of the file, as `tail -F` does. Default: false, the source ends there.
+    pub follow: bool,
+}
+
+/// What gives frames their meaning.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NormalizerConfig {
+    /// Unique among normalizers.
+    pub name: Name,
+    /// Plugin of kind normalizer, by its name in the plugins directory.
+    pub plugin: Name,
+    /// YAML file that becomes the settings. Either this or inline settings.
+    pub schema: Option<PathBuf>,
+    /// Handed to the plugin: the inline settings or the content of `schema`. Default: none.
+    pub settings: serde_json::Value,
+    /// Instances that work in parallel, 1 to 16; the result does not depend on it. Default: 1.
+    pub workers: u8,
+}
+
+/// Where decisions and alerts go.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SinkConfig {
+    /// Unique among sinks.
+    pub name: Name,
+    /// Plugin of kind sink, by its name in the plugins directory.
+    pub plugin: Name,
+    /// Where the plugin's bytes go.
+    pub output: OutputConfig,
+    /// Handed to the plugin. Default: none.
+    pub settings: serde_json::Value,
+    /// Secret references among the settings, in the order of the file.
+    #[serde(skip)]
+    pub secrets: Vec<SecretRef>,
+}
+
+/// Where a sink's bytes go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputConfig {
+    /// Standard output of the process.
+    Stdout,
+    /// A file that is appended to; a relative path starts at the config's directory.
+    File(PathBuf),
+}
+
+/// Free-form settings: a mapping, empty by default. Whether secrets may be among them depends on the plugin's kind.
+struct Settings(serde_json::Value);
+
+impl FromNode for Settings {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        if matches!(node.value, Value::Map(_)) {
+            return Some(Settings(node.to_json()));
+        }
+        reader.expected(node, "a mapping");
+        None
+    }
+}
+
+fn settings(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> (Option<serde_json::Value>, Vec<SecretRef>) {
+    let secrets = fields.get("settings").map(|node| check_settings(node, reader)).unwrap_or_default();
+    let value = fields.or("settings", Settings(json!({})), reader);
+    (value.map(|s| s.0), secrets)
+}
+
+impl FromNode for SourceConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "a source", reader)?;
+        let name = f.need("name", reader);
+        let plugin = f.need("plugin", reader);
+        let transport = f.need("transport", reader);
+        let (settings, secrets) = settings(&mut f, reader);
+        let normalizer = f.need("normalizer", reader);
+        f.close(reader);
+        Some(SourceConfig {
+            name: name?,
+            plugin: plugin?,
+            transport: transport?,
+            settings: settings?,
+            normalizer: normalizer?,
+            secrets,
+        })
+    }
+}
+
+impl FromNode for TransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            reader.expected(node, "a transport with its settings, as `{ file: { path: telemetry.jsonl } }`");
+            return None;
+        };
+        let [entry] = entries.as_slice() else {
+            let d = reader.error(format!("a source has exactly one transport, found {}", entries.len()));
+            reader.push(node.at, d.help(format!("known here: {}", TRANSPORTS.join(", "))));
+            return None;
+        };
+        if entry.key == "file" {
+            return FileTransportConfig::from_node(&entry.value, reader).map(TransportConfig::File);
+        }
+        let d = reader.error(format!("unknown transport `{}`", entry.key)).suggest(&entry.key, TRANSPORTS);
+        reader.push(entry.key_at, d);
+        None
+    }
+}
+
+impl FromNode for FileTransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "the file transport", reader)?;
+        let path = f.need("path", reader);
+        let follow = f.or("follow", false, reader);
+        f.close(reader);
+        Some(FileTransportConfig { path: path?, follow: follow? })
+    }
+}
+
+impl FromNode for NormalizerConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "a normalizer", reader)?;
+        let name = f.need("name", reader);
+        let plugin = f.need("plugin", reader);
+        let schema: Option<Option<PathBuf>> = f.optional("schema", reader);
+        // A normalizer can use no secret, and its settings name fields of foreign data: `token` may be one of them.
+        let settings: Option<Option<Settings>> = f.optional("settings", reader);
+        if let (Some(Some(_)), Some(Some(_))) = (&schema, &settings) {
+            let d = reader.error("`schema` and `settings` exclude each other");
+            reader.push(f.span("settings"), d.help("put the settings into the schema file"));
+        }
+        let workers = f.whole("workers", 1, &(1..=MAX_WORKERS), reader);
+        f.close(reader);
+        let settings = settings?.map_or_else(|| json!({}), |s| s.0);
+        Some(NormalizerConfig { name: name?, plugin: plugin?, schema: schema?, settings, workers: workers? })
+    }
+}
+
+impl FromNode for SinkConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "a sink", reader)?;
+        let name = f.need("name", reader);
+        let plugin = f.need("plugin", reader);
+        let output = f.or("output", OutputConfig::Stdout, reader);
+        let (settings, secrets) = settings(&mut f, reader);
+        f.close(reader);
+        Some(SinkConfig { name: name?, plugin: plugin?, output: output?, settings: settings?, secrets })
+    }
+}
+
+impl FromNode for OutputConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Text(word) if word == "stdout" => return Some(OutputConfig::Stdout),
+            Value::Map(_) => {
+                let mut f = Fields::open(node, "the output", reader)?;
+                let path = f.need("file", reader);
+                f.close(reader);
+                return path.map(OutputConfig::File);
+            }
+            _ => reader.expected(node, "`stdout` or `{ file: path }`"),
+        }
+        None
+    }
+}

@@ -1,0 +1,504 @@
+//! Evidence packs: everything a decision was made from, sealed so that anyone can verify and re-execute it.
+//!
+//! A pack is gathered from the journal: the lane is replayed up to the decision while its asset is traced, so what is
+//! packed is what the engine was really fed. It is sealed once, at a position of the log that is stored, and the same
+//! case gives the same bytes again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use hb_engine::decision::Decision;
+use hb_engine::engine::Effect;
+use hb_engine::partition::PartitionInput;
+use hb_engine::spec::EngineSpec;
+use hb_log::bag::Files;
+use hb_log::cbor::{self, Bytes};
+use hb_log::entry::Entry;
+use hb_log::hash::Hash;
+use hb_log::pack::{self, names};
+use hb_log::sign::PublicKey;
+use serde::{Deserialize, Serialize};
+
+use crate::case::Case;
+use crate::clock;
+use crate::generation::{PartRecord, UnitRecord};
+use crate::keys::Signer;
+use crate::observe::{Observer, Seen, tracks};
+use crate::pipeline::PipelineError;
+use crate::pipeline::frames;
+use crate::pipeline::record::Replay;
+use crate::plugin::Frames;
+use crate::report::{self, Judged, Report, ReportInput};
+use crate::state::{Commit, Reader, SignedHead, State};
+
+/// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
+const PACK_SAMPLES_MAX: usize = 500_000;
+
+/// Decisions of the asset that the pack's report speaks of at most, the newest ones.
+const REPORT_DECISIONS_MAX: usize = 1_000;
+
+/// Where the spec of the judging generation lies in a pack.
+pub const GENERATION: &str = "data/generation.cbor";
+
+/// Where earlier generations of the range lie, by hash.
+pub const GENERATIONS: &str = "data/generations/";
+
+/// Where the plugins of sources are named: `<source>-<hash>.cbor`.
+pub const UNITS: &str = "data/units/";
+
+/// The decision for people.
+pub const DECISION_JSON: &str = "data/decision.json";
+
+/// What the pack was made with.
+pub const ENVIRONMENT: &str = "data/environment.json";
+
+/// A raw frame in a pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFrame {
+    /// Its number at its source.
+    pub ordinal: u64,
+    /// Receive time, ns.
+    pub received_ns: i64,
+    /// Topic, host or file.
+    pub origin: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// How a plugin failed on it; such a frame gave no samples.
+    pub fault: Option<String>,
+}
+
+/// How a case was sealed, so that it is sealed the same way again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Seal {
+    v: u8,
+    /// The log's head the proofs lead to.
+    body: String,
+    head_signature: String,
+    /// Time of the entry the pack is sealed at, ns.
+    time_ns: i64,
+    /// What was signed, and the signature.
+    signed: Hash,
+    signature: String,
+}
+
+/// Adds a file to a payload; gives back what stood under the name before.
+type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
+
+/// Makes the files of a case's pack, by path within the bag.
+pub fn pack(state: &mut State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
+    let reader = state.reader()?;
+    let gathered = gather(&reader, case)?;
+    let stored: Option<Seal> = match reader.meta(&case.program, &seal_name(case))? {
+        Some(bytes) => Some(cbor::decode(&bytes).map_err(|e| PipelineError::corrupt("seal", e))?),
+        None => None,
+    };
+    let head = match &stored {
+        Some(seal) => SignedHead {
+            checkpoint: hb_log::checkpoint::Checkpoint::parse(&seal.body)
+                .map_err(|e| PipelineError::corrupt("seal", e))?,
+            body: seal.body.clone(),
+            signature: seal.head_signature.clone(),
+        },
+        None => reader.checkpoint()?.ok_or_else(|| PipelineError::corrupt("log", "it has no head"))?,
+    };
+    let last = reader.entry(head.checkpoint.size.saturating_sub(1))?;
+    let last = last.ok_or_else(|| PipelineError::corrupt("log", "its last entry is gone"))?;
+    let time_ns = match &stored {
+        Some(seal) => seal.time_ns,
+        None => Entry::decode(&last).map_err(|e| PipelineError::corrupt("log", e))?.time_ns,
+    };
+    let mut payload = gathered;
+    payload.insert(names::CUSTODY.to_owned(), custody(case, time_ns).into_bytes());
+    let key = PublicKey::parse(&signer.public_text()).map_err(|e| PipelineError::corrupt("key", e))?;
+    let entries = log_entries(&reader, case, head.checkpoint.size)?;
+    reader.with_nodes(|nodes| {
+        pack::put_log(&mut payload, &entries, &head.checkpoint, &head.signature, std::slice::from_ref(&key), nodes)
+    })?;
+    let verify = verify_text(case);
+    payload.insert(names::VERIFY_MD.to_owned(), verify.into_bytes());
+    let info = bag_info(case, time_ns);
+    drop(reader);
+    let mut made: Option<Seal> = None;
+    let files = pack::seal(payload, &info, &mut |bytes, comment| {
+        let signed = Hash::of(bytes);
+        if let Some(seal) = stored.as_ref().filter(|s| s.signed == signed) {
+            return seal.signature.clone();
+        }
+        let signature = signer.sign(bytes, comment);
+        made = Some(Seal {
+            v: 1,
+            body: head.body.clone(),
+            head_signature: head.signature.clone(),
+            time_ns,
+            signed,
+            signature: signature.clone(),
+        });
+        signature
+    });
+    if let Some(seal) = made {
+        let meta = vec![(seal_name(case), cbor::encode(&seal))];
+        state.commit(Commit { program: case.program.clone(), meta, ..Commit::default() }, signer)?;
+    }
+    Ok(files)
+}
+
+/// Name of a pack's directory, and of its archive without the ending.
+pub fn root_name(case: &Case) -> String {
+    pack::root_name(&case.id)
+}
+
+/// Replays the lane up to the decision and collects what it was made from.
+fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
+    let mut found: Option<(Decision, Vec<u8>, Vec<PartitionInput>)> = None;
+    let mut snapshots: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
+    let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
+    replay.engine.trace(&case.asset);
+    let mut before: Vec<(Hash, Decision)> = Vec::new();
+    let observer = replay.run_with(reader, Observer::new, 1, &mut |effects, engine| {
+        for effect in effects {
+            match effect {
+                Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => {
+                    // Only the newest can be what the next decision starts from.
+                    snapshots.clear();
+                    snapshots.insert(hash, bytes);
+                }
+                Effect::Decision { hash, decision, bytes }
+                    if decision.asset == case.asset && decision.check == case.check =>
+                {
+                    if before.len() >= REPORT_DECISIONS_MAX {
+                        before.remove(0);
+                    }
+                    before.push((hash, (*decision).clone()));
+                    if hash == case.decision {
+                        found = Some((*decision, bytes, engine.traced().to_vec()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        found.is_none()
+    })?;
+    let (decision, bytes, mut inputs) = found.ok_or_else(|| {
+        PipelineError::corrupt("decision", "replaying the journal did not give it again; run `hb log verify`")
+    })?;
+    let state_before = snapshots
+        .remove(&decision.inputs.snapshot)
+        .ok_or_else(|| PipelineError::corrupt("snapshot", decision.inputs.snapshot))?;
+    inputs.truncate(decision.inputs.inputs as usize);
+    if inputs.len() > PACK_SAMPLES_MAX {
+        return Err(PipelineError::corrupt("journal range", format!("{} inputs", inputs.len())));
+    }
+    let mut files = Files::new();
+    let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
+    put(names::DECISION, bytes);
+    put(DECISION_JSON, json(&decision));
+    put(names::JOURNAL, cbor::encode(&inputs));
+    put(names::STATE_BEFORE, state_before);
+    put(ENVIRONMENT, json(&environment()));
+    put_generations(reader, &decision, &mut put)?;
+    let told = Told::of(&files[names::STATE_BEFORE], &inputs)?;
+    let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
+    put(names::SERIES, cbor::encode(&told.series));
+    put(names::METRICS, told.metrics(&inputs)?);
+    let packed = packed_frames(reader, case, &told.ordinals(&inputs))?;
+    put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
+    put(names::FRAMES, cbor::encode(&packed));
+    put_report(case, &before, &observer.seen, &mut put);
+    Ok(files)
+}
+
+/// Names the numbers of a range's samples stand for: from the snapshot, then from the inputs.
+struct Told {
+    sources: Vec<String>,
+    series: Vec<hb_engine::series::SeriesDef>,
+}
+
+impl Told {
+    fn of(snapshot: &[u8], inputs: &[PartitionInput]) -> Result<Self, PipelineError> {
+        let (mut sources, mut series) =
+            hb_engine::partition::names(snapshot).map_err(|e| PipelineError::corrupt("snapshot", e))?;
+        for input in inputs {
+            match input {
+                PartitionInput::Source(name) => sources.push(name.clone()),
+                PartitionInput::Series(def) => series.push(def.clone()),
+                _ => {}
+            }
+        }
+        Ok(Told { sources, series })
+    }
+
+    /// Frame numbers of the samples, by source.
+    fn ordinals(&self, inputs: &[PartitionInput]) -> BTreeMap<String, BTreeSet<u64>> {
+        let mut ordinals: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for input in inputs {
+            if let PartitionInput::Sample(s) = input
+                && let Some(source) = self.sources.get(s.source as usize)
+            {
+                ordinals.entry(source.clone()).or_default().insert(s.ordinal);
+            }
+        }
+        ordinals
+    }
+
+    fn metrics(&self, inputs: &[PartitionInput]) -> Result<Vec<u8>, PipelineError> {
+        let mut records = Vec::new();
+        for input in inputs {
+            if let PartitionInput::Sample(s) = input {
+                let def = self.series.get(s.series as usize);
+                let def = def.ok_or_else(|| PipelineError::corrupt("journal", "a sample of an unknown series"))?;
+                records.push(hb_engine::inject::Record {
+                    time_ns: s.time_ns,
+                    metric: def.metric.clone(),
+                    value: s.value,
+                    unit: def.unit.clone(),
+                    labels: def.labels.clone(),
+                });
+            }
+        }
+        let mut out = Vec::new();
+        crate::artifact::write_metrics(&mut out, &records).map_err(|e| PipelineError::corrupt("metrics", e))?;
+        Ok(out)
+    }
+}
+
+/// The frames of these numbers, and those between them on which a plugin failed, by source.
+fn packed_frames(
+    reader: &Reader,
+    case: &Case,
+    wanted: &BTreeMap<String, BTreeSet<u64>>,
+) -> Result<BTreeMap<String, Vec<PackedFrame>>, PipelineError> {
+    let mut packed = BTreeMap::new();
+    for (source, ordinals) in wanted {
+        let (Some(&first), Some(&last)) = (ordinals.first(), ordinals.last()) else { continue };
+        let faults = faults(reader, case, first, last)?;
+        let mut out = Vec::new();
+        for block in reader.frames(&case.program, &case.lane, source, first, last + 1)? {
+            let block = block?;
+            let batch: Frames =
+                frames::decode(&block.bytes).ok_or_else(|| PipelineError::corrupt("frames", block.first))?;
+            for (i, frame) in batch.iter().enumerate() {
+                let ordinal = block.first + i as u64;
+                let fault = faults.get(&ordinal).cloned();
+                if ordinals.contains(&ordinal) || fault.is_some() {
+                    out.push(PackedFrame {
+                        ordinal,
+                        received_ns: frame.received_ns,
+                        origin: frame.origin.to_owned(),
+                        bytes: Bytes(frame.bytes.to_vec()),
+                        fault,
+                    });
+                }
+            }
+        }
+        packed.insert(source.clone(), out);
+    }
+    Ok(packed)
+}
+
+/// Faults of normalizers in a range of frame numbers, as the journal has them.
+fn faults(reader: &Reader, case: &Case, first: u64, last: u64) -> Result<BTreeMap<u64, String>, PipelineError> {
+    use crate::pipeline::journal::{Other, Row, decode};
+    let mut faults = BTreeMap::new();
+    for row in reader.journal(&case.program, &case.lane, 0)? {
+        let row = row?;
+        if let Some(Row::Other(Other::Fault { ordinal, cause, .. })) = decode(&row.bytes)
+            && (first..=last).contains(&ordinal)
+        {
+            faults.insert(ordinal, cause);
+        }
+    }
+    Ok(faults)
+}
+
+/// Generations with their plugins, settings and policies, and the baselines.
+fn put_generations(reader: &Reader, decision: &Decision, put: &mut Put<'_>) -> Result<(), PipelineError> {
+    let blob = |hash: Hash, what: &str| -> Result<Vec<u8>, PipelineError> {
+        reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))
+    };
+    for (i, &hash) in decision.generations.iter().enumerate() {
+        let bytes = blob(hash, "generation")?;
+        let spec: EngineSpec = cbor::decode(&bytes).map_err(|e| PipelineError::corrupt("generation", e))?;
+        let judging = i + 1 == decision.generations.len();
+        put(&if judging { GENERATION.to_owned() } else { format!("{GENERATIONS}{hash}.cbor") }, bytes);
+        for rule in spec.checks.iter().flat_map(|c| &c.rules).chain(&spec.severity) {
+            put(&policy_path(&rule.rule, rule.source), blob(rule.source, "policy")?);
+        }
+        for (part, record_hash) in &spec.parts {
+            let record = blob(*record_hash, "unit")?;
+            let unit: UnitRecord = cbor::decode(&record).map_err(|e| PipelineError::corrupt("unit", e))?;
+            for plugin in [&unit.source, &unit.normalizer] {
+                put(&plugin_path(plugin, "plugin.wasm"), blob(plugin.wasm, "plugin")?);
+                put(&plugin_path(plugin, "plugin.yaml"), blob(plugin.manifest, "plugin")?);
+                put(&plugin_path(plugin, &settings_name(plugin)), blob(plugin.settings, "settings")?);
+            }
+            let source = part.strip_prefix("source/").unwrap_or(part);
+            put(&format!("{UNITS}{source}-{}.cbor", record_hash.short()), record);
+        }
+        for (name, file) in config_files(reader, hash)? {
+            let dir = if judging {
+                names::CONFIG_SNAPSHOT.to_owned()
+            } else {
+                format!("{}{}/", names::CONFIG_SNAPSHOT, hash.short())
+            };
+            put(&format!("{dir}{name}"), blob(file, "config")?);
+        }
+    }
+    if let Some(named) = &decision.baseline {
+        put(&baseline_path(named.hash), blob(named.hash, "baseline")?);
+    }
+    Ok(())
+}
+
+/// Config files of a generation, from the log entry that made it active.
+fn config_files(reader: &Reader, generation: Hash) -> Result<Vec<(String, Hash)>, PipelineError> {
+    for item in reader.entries(0, u64::MAX)? {
+        let entry = Entry::decode(&item?.1).map_err(|e| PipelineError::corrupt("log", e))?;
+        if entry.kind != "generation" || field(&entry.body, "generation") != Some(generation) {
+            continue;
+        }
+        let files = entry.body.as_map().and_then(|m| m.iter().find(|(k, _)| k.as_text() == Some("files")));
+        let files = files.and_then(|(_, v)| v.as_map()).map(Vec::as_slice).unwrap_or_default();
+        return Ok(files
+            .iter()
+            .filter_map(|(k, v)| {
+                Some((k.as_text()?.to_owned(), Hash::from_bytes(v.as_bytes()?.as_slice().try_into().ok()?)))
+            })
+            .collect());
+    }
+    Ok(Vec::new())
+}
+
+/// The log's entries that belong to a case: its decision, and what made generations and baselines active before.
+fn log_entries(reader: &Reader, case: &Case, size: u64) -> Result<Vec<Vec<u8>>, PipelineError> {
+    let mut entries = Vec::new();
+    for item in reader.entries(0, size)? {
+        let (index, bytes) = item?;
+        let entry = Entry::decode(&bytes).map_err(|e| PipelineError::corrupt("log", e))?;
+        let context = matches!(entry.kind.as_str(), "generation" | "baseline.active") && index < case.entry;
+        let opened = entry.kind == "case.opened"
+            && entry.body.as_map().is_some_and(|m| m.iter().any(|(_, v)| v.as_text() == Some(&case.id)));
+        if index == case.entry || context || opened {
+            entries.push(bytes);
+        }
+    }
+    Ok(entries)
+}
+
+/// The 32 bytes under `name` in a log entry's body.
+fn field(body: &ciborium::Value, name: &str) -> Option<Hash> {
+    let (_, value) = body.as_map()?.iter().find(|(k, _)| k.as_text() == Some(name))?;
+    Some(Hash::from_bytes(value.as_bytes()?.as_slice().try_into().ok()?))
+}
+
+/// Where a policy lies in a pack.
+pub fn policy_path(id: &str, source: Hash) -> String {
+    format!("{}{id}-{}.luau", names::POLICIES, source.short())
+}
+
+/// Where a file of a plugin lies in a pack.
+pub fn plugin_path(record: &PartRecord, file: &str) -> String {
+    format!("{}{}-{}/{file}", names::PLUGINS, record.plugin, record.wasm.short())
+}
+
+/// Name of a plugin's settings in its folder.
+pub fn settings_name(record: &PartRecord) -> String {
+    format!("settings-{}.json", record.settings.short())
+}
+
+/// Where a baseline lies in a pack.
+pub fn baseline_path(hash: Hash) -> String {
+    format!("{}{hash}.cbor", names::BASELINE)
+}
+
+fn raw_slice(packed: &BTreeMap<String, Vec<PackedFrame>>) -> String {
+    let mut out = String::new();
+    for (source, frames) in packed {
+        for f in frames {
+            let mut line = serde_json::json!({ "source": source, "ordinal": f.ordinal, "origin": f.origin });
+            match std::str::from_utf8(&f.bytes.0) {
+                Ok(text) => line["frame"] = text.into(),
+                Err(_) => line["frame_base64"] = data_encoding::BASE64.encode(&f.bytes.0).into(),
+            }
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{line}");
+        }
+    }
+    out
+}
+
+/// The report speaks of the case's check on its asset up to the decision; its date is the window's end.
+fn put_report(case: &Case, decisions: &[(Hash, Decision)], seen: &[Seen], put: &mut Put<'_>) {
+    let ids: Vec<String> = decisions.iter().map(|d| d.0.to_string()).collect();
+    let judged: Vec<Judged<'_>> =
+        decisions.iter().zip(&ids).map(|((_, decision), id)| Judged { id, decision }).collect();
+    let report = Report::build(&ReportInput {
+        run_id: &case.id,
+        correlation_id: &case.lane,
+        made_at_ns: case.end_ns,
+        decisions: &judged,
+        baseline_made_at_ns: None,
+        artifact_ref: "normalized_metrics.csv",
+        report_ref: "drift_report.html",
+    });
+    let seen: Vec<Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).cloned().collect();
+    put(names::REPORT_HTML, report::render(&report, &tracks(&seen, &judged)).into_bytes());
+    put(names::REPORT_JSON, report.to_json().into_bytes());
+}
+
+fn custody(case: &Case, time_ns: i64) -> String {
+    let lines = [("collected", "from the journal of the host"), ("sealed", "as a BagIt bag, tag manifest signed")];
+    lines
+        .iter()
+        .map(|(event, note)| {
+            serde_json::json!({
+                "case": case.id, "event": event, "time": clock::rfc3339(time_ns), "by": "hb", "note": note,
+            })
+            .to_string()
+                + "\n"
+        })
+        .collect()
+}
+
+fn bag_info(case: &Case, time_ns: i64) -> Vec<(String, String)> {
+    let date = clock::rfc3339(time_ns).chars().take(10).collect();
+    [
+        ("Bag-Software-Agent", format!("hb {}", env!("CARGO_PKG_VERSION"))),
+        ("Bagging-Date", date),
+        (pack::CASE_LABEL, case.id.clone()),
+        ("External-Description", format!("{} of check {} on {}", case.status, case.check, case.asset)),
+        ("HB-Program", case.program.clone()),
+        ("HB-Decision-SHA256", case.decision.to_string()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .to_vec()
+}
+
+#[derive(Serialize)]
+struct Environment {
+    hb_version: &'static str,
+    engine_version: &'static str,
+    target: &'static str,
+}
+
+fn environment() -> Environment {
+    Environment {
+        hb_version: env!("CARGO_PKG_VERSION"),
+        engine_version: hb_engine::ENGINE_VERSION,
+        target: std::env::consts::ARCH,
+    }
+}
+
+fn verify_text(case: &Case) -> String {
+    include_str!("evidence/VERIFY.md").replace("{case}", &case.id).replace("{decision}", &case.decision.to_string())
+}
+
+fn seal_name(case: &Case) -> String {
+    format!("seal/{}", case.id)
+}
+
+/// Pretty JSON with a final line feed.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    text.push(b'\n');
+    text
+}

@@ -1,0 +1,440 @@
+//! A generation: one immutable set of config, plugins and policies, named by the hash of what shapes decisions.
+//!
+//! Paths, batch sizes and worker counts are not part of the name, because they change no decision; plugins, their
+//! settings, policies with their parameters, windows and limits are.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ciborium::Value;
+use hb_engine::judge::RuleUse;
+use hb_engine::spec::{CheckSpec, EngineSpec};
+use hb_log::cbor;
+use hb_log::hash::Hash;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, ConfigFile, FileRole, NormalizerConfig, RuleConfig, TransportConfig};
+use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
+use crate::plugin::{Grants, Host, HostOptions, Kind, Loaded, Manifest, Trust};
+use crate::policy::{self, PolicyKind, PolicyProblem, PolicySet};
+
+/// Largest plugin file in bytes: a Python guest has 18 MB.
+const MAX_WASM_BYTES: u64 = 128 << 20;
+
+/// Everything that judges.
+pub struct Generation {
+    /// Name: the hash of `spec`.
+    pub hash: Hash,
+    /// Tenant.
+    pub program: String,
+    /// The engine's part.
+    pub spec: Arc<EngineSpec>,
+    /// Sources with their normalizers, in the order of the config.
+    pub units: Vec<Unit>,
+    /// Content by hash: plugins, settings, policies, the spec, the config file.
+    pub blobs: Vec<(Hash, Vec<u8>)>,
+    /// Config files by name, as hashes of blobs.
+    pub files: Vec<(String, Hash)>,
+}
+
+/// One source and the normalizer its frames go to, ready to run.
+#[derive(Clone)]
+pub struct Unit {
+    /// Source name.
+    pub name: String,
+    /// Where bytes come from.
+    pub transport: TransportConfig,
+    /// The source plugin.
+    pub source: Part,
+    /// The normalizer plugin.
+    pub normalizer: Part,
+    /// Normalizer instances.
+    pub workers: usize,
+}
+
+/// A loaded plugin with its settings.
+#[derive(Clone)]
+pub struct Part {
+    /// The checked component.
+    pub loaded: Loaded,
+    /// Settings, JSON.
+    pub settings: String,
+    /// How it is recorded.
+    pub record: PartRecord,
+}
+
+/// What an evidence pack needs to run a plugin again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// Plugin name.
+    pub plugin: String,
+    /// Version its manifest declares.
+    pub version: String,
+    /// Hash of the component.
+    pub wasm: Hash,
+    /// Hash of the manifest.
+    pub manifest: Hash,
+    /// Hash of the settings JSON.
+    pub settings: Hash,
+}
+
+/// A source's entry among the parts of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitRecord {
+    /// The source plugin.
+    pub source: PartRecord,
+    /// The normalizer plugin.
+    pub normalizer: PartRecord,
+}
+
+impl Generation {
+    /// Loads and checks everything a config names. All mistakes are returned, not the first.
+    pub fn build(file: &ConfigFile) -> Result<Generation, Diagnostics> {
+        let config = &file.config;
+        let mut found = Diagnostics::new();
+        let mut blobs = Vec::new();
+        let plugins = Plugins::of(file);
+        let units = match &plugins {
+            Ok(plugins) => build_units(file, plugins, &mut blobs, &mut found),
+            Err(d) => {
+                found.push(d.clone());
+                Vec::new()
+            }
+        };
+        let policies = load_policies(&config.policies_dir, &mut found);
+        let checks = policies.as_ref().map(|p| build_checks(file, p, &mut blobs, &mut found)).unwrap_or_default();
+        let severity = match (&config.severity, &policies) {
+            (Some(rule), Some(p)) => resolve(file, "severity", rule, PolicyKind::Severity, p, &mut blobs, &mut found),
+            _ => None,
+        };
+        if found.has_errors() {
+            return Err(found);
+        }
+        let spec = EngineSpec {
+            asset_label: config.asset_label.clone(),
+            checks,
+            severity,
+            lateness_ns: config.event_time.lateness_ns,
+            late: config.event_time.late,
+            max_jump_ns: config.event_time.max_jump_ns,
+            idle_ns: config.event_time.idle_ns,
+            caps: config.limits.caps(),
+            parts: BTreeMap::new(),
+        };
+        let files = config_files(file, &mut blobs);
+        Ok(Generation::name(config.program.to_string(), spec, units, blobs, files))
+    }
+
+    /// The same judgement of other sources: an offline run's artifacts instead of the config's.
+    #[must_use]
+    pub fn with_units(self, units: Vec<Unit>, content: Vec<Vec<u8>>) -> Generation {
+        let mut blobs = self.blobs;
+        for bytes in content {
+            add_blob(&mut blobs, bytes);
+        }
+        Generation::name(self.program, EngineSpec::clone(&self.spec), units, blobs, self.files)
+    }
+
+    fn name(
+        program: String,
+        mut spec: EngineSpec,
+        units: Vec<Unit>,
+        mut blobs: Vec<(Hash, Vec<u8>)>,
+        files: Vec<(String, Hash)>,
+    ) -> Generation {
+        spec.parts.clear();
+        for unit in &units {
+            let record = UnitRecord { source: unit.source.record.clone(), normalizer: unit.normalizer.record.clone() };
+            let hash = add_blob(&mut blobs, cbor::encode(&record));
+            spec.parts.insert(format!("source/{}", unit.name), hash);
+        }
+        let hash = add_blob(&mut blobs, cbor::encode(&spec));
+        Generation { hash, program, spec: Arc::new(spec), units, blobs, files }
+    }
+
+    /// Content of this generation.
+    pub fn blob(&self, hash: Hash) -> Option<Vec<u8>> {
+        self.blobs.iter().find(|b| b.0 == hash).map(|b| b.1.clone())
+    }
+
+    /// Body of the log entry that makes it active.
+    pub fn entry(&self) -> Value {
+        let bytes = |h: &Hash| Value::Bytes(h.as_bytes().to_vec());
+        let files = self.files.iter().map(|(name, h)| (Value::Text(name.clone()), bytes(h))).collect();
+        let parts = self.spec.parts.iter().map(|(name, h)| (Value::Text(name.clone()), bytes(h))).collect();
+        Value::Map(vec![
+            (Value::Text("generation".into()), bytes(&self.hash)),
+            (Value::Text("files".into()), Value::Map(files)),
+            (Value::Text("parts".into()), Value::Map(parts)),
+        ])
+    }
+}
+
+/// A policy that a generation names by hash and that is not there, or does not open any more.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct MissingPolicy(String);
+
+/// Opens the policies a spec uses, from their sources by hash.
+pub fn policies_of(spec: &EngineSpec, blob: &dyn Fn(Hash) -> Option<Vec<u8>>) -> Result<PolicySet, MissingPolicy> {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    for rule in spec.checks.iter().flat_map(|c| &c.rules).chain(&spec.severity) {
+        let missing = || MissingPolicy(format!("policy {} {} is missing or unreadable", rule.rule, rule.source));
+        let text = blob(rule.source).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(missing)?;
+        files.insert(format!("{}{}", rule.rule.replace('.', "/"), policy::EXTENSION), text);
+    }
+    let files: Vec<(String, String)> = files.into_iter().collect();
+    let mut set = PolicySet::open(&files).map_err(|problems| {
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        MissingPolicy(text.join("; "))
+    })?;
+    set.use_severity(spec.severity.clone());
+    Ok(set)
+}
+
+/// The plugins directory of a config, with what it trusts.
+pub struct Plugins {
+    host: Host,
+    dir: PathBuf,
+    require_signed: bool,
+    keys: Vec<String>,
+    memory_bytes: usize,
+}
+
+impl Plugins {
+    /// Those of a config.
+    pub fn of(file: &ConfigFile) -> Result<Self, Diagnostic> {
+        let keys = file.files.iter().filter(|f| f.role == FileRole::Publisher);
+        let keys = keys.map(|f| String::from_utf8_lossy(&f.bytes).into_owned()).collect();
+        let config = &file.config;
+        let memory_bytes = (config.limits.plugin_memory_mib as usize) << 20;
+        Plugins::open(&config.plugins_dir, &config.state, config.require_signed, keys, memory_bytes)
+    }
+
+    /// Plugins of `dir`; compiled code is kept below `cache`.
+    pub fn open(
+        dir: &Path,
+        cache: &Path,
+        require_signed: bool,
+        keys: Vec<String>,
+        memory_bytes: usize,
+    ) -> Result<Self, Diagnostic> {
+        let host = Host::new(HostOptions { cache_dir: Some(cache.join("cache")) })
+            .map_err(|e| Diagnostic::error(Area::Plugin, format!("the plugin runtime does not start: {e:#}")))?;
+        Ok(Plugins { host, dir: dir.to_owned(), require_signed, keys, memory_bytes })
+    }
+
+    /// Loads one plugin and checks its settings; also returns the component's and the manifest's bytes.
+    pub fn load(
+        &self,
+        name: &str,
+        kind: Kind,
+        settings: &serde_json::Value,
+        grants: &Grants,
+    ) -> Result<(Part, Vec<u8>, String), Diagnostics> {
+        let dir = self.dir.join(name);
+        let wasm = read_file(&dir.join("plugin.wasm"), name)?;
+        let text = String::from_utf8(read_file(&dir.join("plugin.yaml"), name)?).map_err(|_| {
+            Diagnostic::error(Area::Plugin, "the manifest is not UTF-8").at(Place::file(dir.join("plugin.yaml")))
+        })?;
+        let mut manifest = Manifest::parse(&text).map_err(|e| {
+            let (line, _) = e.place.unwrap_or((0, 0));
+            Diagnostic::error(Area::Plugin, e.what).at(Place::line(dir.join("plugin.yaml"), line as u32)).help(e.help)
+        })?;
+        if manifest.kind != kind {
+            let message = format!("plugin `{name}` is a {}; a {kind} is needed here", manifest.kind);
+            return Err(Diagnostic::error(Area::Plugin, message).at(Place::file(dir.join("plugin.yaml"))).into());
+        }
+        manifest.limits.memory_bytes = manifest.limits.memory_bytes.min(self.memory_bytes);
+        if let Err(problems) = manifest.check_settings(settings) {
+            let mut found = Diagnostics::new();
+            for p in problems {
+                let at = if p.path.is_empty() { String::new() } else { format!(" at `{}`", p.path) };
+                found.push(Diagnostic::error(Area::Plugin, format!("settings of `{name}`{at}: {}", p.what)));
+            }
+            return Err(found);
+        }
+        let signature = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+        let trust = Trust {
+            require_signed: self.require_signed,
+            keys: self.keys.clone(),
+            wasm_signature: signature("plugin.wasm.minisig"),
+            manifest_signature: signature("plugin.yaml.minisig"),
+        };
+        let version = manifest.version.clone();
+        let loaded = self.host.load(&wasm, manifest, grants, &trust).map_err(|e| {
+            Diagnostic::error(Area::Plugin, e.what()).at(Place::file(dir.join("plugin.wasm"))).help(e.help())
+        })?;
+        let settings = settings.to_string();
+        let record = PartRecord {
+            plugin: name.to_owned(),
+            version,
+            wasm: Hash::of(&wasm),
+            manifest: Hash::of(text.as_bytes()),
+            settings: Hash::of(settings.as_bytes()),
+        };
+        Ok((Part { loaded, settings, record }, wasm, text))
+    }
+}
+
+fn build_units(
+    file: &ConfigFile,
+    plugins: &Plugins,
+    blobs: &mut Vec<(Hash, Vec<u8>)>,
+    found: &mut Diagnostics,
+) -> Vec<Unit> {
+    let mut units = Vec::new();
+    let mut load =
+        |at: String, name: &str, kind: Kind, settings: &serde_json::Value, found: &mut Diagnostics| match plugins.load(
+            name,
+            kind,
+            settings,
+            &Grants::default(),
+        ) {
+            Ok((part, wasm, manifest)) => {
+                add_blob(blobs, wasm);
+                add_blob(blobs, manifest.into_bytes());
+                add_blob(blobs, part.settings.clone().into_bytes());
+                Some(part)
+            }
+            Err(problems) => {
+                place_all(problems, &file.place(&at), found);
+                None
+            }
+        };
+    for (i, s) in file.config.sources.iter().enumerate() {
+        let source = load(format!("sources[{i}].plugin"), s.plugin.as_str(), Kind::Source, &s.settings, found);
+        let Some((j, n)) = find_normalizer(&file.config, s.normalizer.as_str()) else { continue };
+        let normalizer =
+            load(format!("normalizers[{j}].plugin"), n.plugin.as_str(), Kind::Normalizer, &n.settings, found);
+        if let (Some(source), Some(normalizer)) = (source, normalizer) {
+            let transport = s.transport.clone();
+            units.push(Unit { name: s.name.to_string(), transport, source, normalizer, workers: n.workers.into() });
+        }
+    }
+    units
+}
+
+fn find_normalizer<'a>(config: &'a Config, name: &str) -> Option<(usize, &'a NormalizerConfig)> {
+    config.normalizers.iter().enumerate().find(|(_, n)| n.name.as_str() == name)
+}
+
+fn load_policies(dir: &Path, found: &mut Diagnostics) -> Option<PolicySet> {
+    let loaded = policy::files(&[dir]).and_then(|files| PolicySet::load(&files));
+    loaded.map_err(|problems| problems.into_iter().for_each(|p| found.push(policy_diagnostic(p)))).ok()
+}
+
+/// A policy's problem as everything else is shown.
+pub fn policy_diagnostic(p: PolicyProblem) -> Diagnostic {
+    let mut d = Diagnostic::error(Area::Policy, p.message);
+    if !p.file.is_empty() {
+        let source = std::fs::read_to_string(&p.file).unwrap_or_default();
+        d = d.at(Place::span(&p.file, &source, p.line, p.col, 1));
+    }
+    match p.help {
+        Some(help) => d.help(help),
+        None => d,
+    }
+}
+
+fn build_checks(
+    file: &ConfigFile,
+    policies: &PolicySet,
+    blobs: &mut Vec<(Hash, Vec<u8>)>,
+    found: &mut Diagnostics,
+) -> Vec<CheckSpec> {
+    let mut checks = Vec::new();
+    for (i, c) in file.config.checks.iter().enumerate() {
+        let rules = c.rules.iter().enumerate().filter_map(|(j, rule)| {
+            resolve(file, &format!("checks[{i}].rules[{j}]"), rule, PolicyKind::Rule, policies, blobs, found)
+        });
+        checks.push(CheckSpec {
+            id: c.id.to_string(),
+            window_ns: c.window_ns,
+            every_ns: c.every_ns,
+            baseline: c.baseline.as_ref().map(ToString::to_string),
+            rules: rules.collect(),
+            metrics: c.metrics.iter().map(|p| p.0.clone()).collect(),
+            except: c.except.iter().map(|p| p.0.clone()).collect(),
+            assets: c.assets.iter().map(|p| p.0.clone()).collect(),
+            min_samples: c.min_samples,
+        });
+    }
+    checks
+}
+
+fn resolve(
+    file: &ConfigFile,
+    at: &str,
+    rule: &RuleConfig,
+    kind: PolicyKind,
+    policies: &PolicySet,
+    blobs: &mut Vec<(Hash, Vec<u8>)>,
+    found: &mut Diagnostics,
+) -> Option<RuleUse> {
+    let id = rule.rule.as_str();
+    let meta = policies.rule(id);
+    if let Some(other) = meta.as_ref().filter(|m| m.kind != kind) {
+        let message =
+            format!("policy `{id}` is of kind {}; kind {} is needed here", other.kind.as_str(), kind.as_str());
+        found.push(Diagnostic::error(Area::Config, message).at(file.place(&format!("{at}.rule"))));
+        return None;
+    }
+    match policies.resolve(id, &rule.params) {
+        Ok(used) => {
+            add_blob(blobs, policies.text(id)?.as_bytes().to_vec());
+            Some(used)
+        }
+        Err(problems) => {
+            for p in problems {
+                let mut d = Diagnostic::error(Area::Config, p.message).at(file.place(&format!("{at}.rule")));
+                d.help = p.help;
+                found.push(d);
+            }
+            None
+        }
+    }
+}
+
+fn config_files(file: &ConfigFile, blobs: &mut Vec<(Hash, Vec<u8>)>) -> Vec<(String, Hash)> {
+    let name = |p: &Path| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut files = vec![(name(&file.path), add_blob(blobs, file.bytes.clone()))];
+    for other in &file.files {
+        let mut shown = name(&other.path);
+        // Two schemas in different directories may have the same name.
+        while files.iter().any(|f| f.0 == shown) {
+            shown.insert(0, '_');
+        }
+        files.push((shown, add_blob(blobs, other.bytes.clone())));
+    }
+    files
+}
+
+fn add_blob(blobs: &mut Vec<(Hash, Vec<u8>)>, bytes: Vec<u8>) -> Hash {
+    let hash = Hash::of(&bytes);
+    if blobs.iter().all(|b| b.0 != hash) {
+        blobs.push((hash, bytes));
+    }
+    hash
+}
+
+fn read_file(path: &Path, plugin: &str) -> Result<Vec<u8>, Diagnostic> {
+    let refuse = |what: String| {
+        let help = format!("install plugin `{plugin}` there, or set `plugins_dir`");
+        Diagnostic::error(Area::Plugin, what).at(Place::file(path)).help(help)
+    };
+    let size = std::fs::metadata(path).map_err(|e| refuse(format!("plugin `{plugin}` cannot be read: {e}")))?.len();
+    if size > MAX_WASM_BYTES {
+        return Err(refuse(format!("{size} bytes; a plugin has at most {MAX_WASM_BYTES}")));
+    }
+    std::fs::read(path).map_err(|e| refuse(format!("plugin `{plugin}` cannot be read: {e}")))
+}
+
+/// Problems without a place of their own are shown where the config names the plugin.
+fn place_all(problems: Diagnostics, at: &Place, found: &mut Diagnostics) {
+    for mut d in problems.iter().cloned() {
+        d.place.get_or_insert_with(|| Box::new(at.clone()));
+        found.push(d);
+    }
+}

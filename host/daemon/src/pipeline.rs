@@ -1,0 +1,132 @@
+//! The way of telemetry: from a source's bytes through plugins to the engine, and into the state.
+//!
+//! ```text
+//! feed: transport -> source plugin -> normalizer workers -> in order -> record: engine -> commit
+//! ```
+//!
+//! Modules in reading order: [`drive`] is the loop, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
+//! [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
+
+mod column;
+pub mod drive;
+pub mod feed;
+pub mod frames;
+pub mod journal;
+pub mod record;
+pub mod series;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::generation::MissingPolicy;
+use crate::plugin::{Event, Frames, PluginFault};
+use crate::state::StateError;
+use crate::transport::FileError;
+
+use journal::Columns;
+
+/// One batch behind the normalizer.
+#[derive(Debug)]
+pub struct Normalized {
+    /// Source.
+    pub source: Arc<str>,
+    /// Number of the first frame.
+    pub first: u64,
+    /// The raw frames.
+    pub frames: Frames,
+    /// Samples; their ordinals are frame numbers.
+    pub columns: Columns,
+    /// Events, with their frame's place in `frames`.
+    pub events: Vec<Event>,
+    /// Frames that meant nothing.
+    pub ignored: u64,
+    /// What was refused by transport or plugins.
+    pub refused: Vec<Refused>,
+    /// Frames a plugin failed on, in order.
+    pub faults: Vec<Faulted>,
+    /// Where the source resumes behind this batch.
+    pub cursor: Cursor,
+}
+
+/// A piece of telemetry that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Who refused it: a plugin, or `transport`.
+    pub plugin: String,
+    /// Why.
+    pub reason: String,
+    /// Number of the frame, or of the line when it never became a frame.
+    pub ordinal: u64,
+    /// Its bytes, or the beginning of them.
+    pub frame: Vec<u8>,
+}
+
+/// A frame a plugin failed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faulted {
+    /// The plugin.
+    pub plugin: String,
+    /// Number of the frame.
+    pub ordinal: u64,
+    /// What happened.
+    pub cause: String,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+}
+
+/// Where a source resumes; committed together with what came before it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Schema version of this structure.
+    pub v: u8,
+    /// Number of the next frame.
+    pub ordinal: u64,
+    /// Number of the next line or message of the transport.
+    pub line: u64,
+    /// The transport's own position.
+    pub transport: Vec<u8>,
+    /// The source plugin's own position.
+    pub plugin: Option<Vec<u8>>,
+    /// Whether the source had ended here.
+    pub ended: bool,
+}
+
+/// What stops a pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The store.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A transport.
+    #[error(transparent)]
+    Transport(#[from] FileError),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] MissingPolicy),
+    /// A plugin that fails on every call, so that nothing can pass it.
+    #[error("plugin `{plugin}` of source `{source_name}` gave up: {fault}")]
+    Plugin {
+        /// Source.
+        source_name: String,
+        /// Plugin.
+        plugin: String,
+        /// The last fault.
+        fault: PluginFault,
+    },
+    /// Stored content that is missing or unreadable.
+    #[error("{what} is missing or unreadable: {why}")]
+    Corrupt {
+        /// What.
+        what: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl PipelineError {
+    /// Stored content that is missing or unreadable.
+    pub fn corrupt(what: &str, why: impl ToString) -> Self {
+        PipelineError::Corrupt { what: what.to_owned(), why: why.to_string() }
+    }
+}

@@ -1,0 +1,590 @@
+//! Decide, record, then act: the engine of one lane together with the state that makes its decisions durable.
+//!
+//! Everything a step produced goes into one commit with the inputs that made it. After a restart the engine is
+//! rebuilt from the newest checkpoint and the journal behind it, so it goes on as if it had never stopped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ciborium::Value;
+use hb_engine::baseline::Baseline;
+use hb_engine::decision::{Decision, Severity, Status};
+use hb_engine::engine::{Core, Effect, Engine, Input};
+use hb_engine::judge::Judge;
+use hb_engine::partition::World;
+use hb_engine::series::SeriesDef;
+use hb_engine::spec::EngineSpec;
+use hb_log::cbor;
+use hb_log::hash::Hash;
+
+use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX, Row};
+use super::series::SeriesBook;
+use super::{Normalized, PipelineError, frames};
+use crate::case::Case;
+use crate::clock;
+use crate::generation::{Generation, policies_of};
+use crate::keys::Signer;
+use crate::policy::PolicySet;
+use crate::state::{
+    Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, Reader, SnapshotRow, State,
+};
+
+/// Bytes of raw frames that force a commit: bounds the memory of a batch together with the sample limit.
+const COMMIT_FRAME_BYTES: usize = 4 << 20;
+
+/// Unchanged PASS decisions named in one log entry at most; an entry stays below 150 kB.
+const PASS_PER_ENTRY: usize = 4_096;
+
+/// When pending work is committed.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitLimits {
+    /// Samples.
+    pub samples: usize,
+    /// Age of the oldest pending input.
+    pub age: Duration,
+    /// Whether a decision that somebody waits for is committed at once; a run over old files need not hurry.
+    pub eager: bool,
+}
+
+/// What one commit brought that somebody outside may act on.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Decisions that are not an unchanged PASS, in order.
+    pub notable: Vec<Decision>,
+    /// Cases opened.
+    pub cases: Vec<Case>,
+}
+
+/// How often something was refused, and one example: its number and bytes.
+type Quarantined = (u64, Option<(u64, Vec<u8>)>);
+
+/// The engine of one lane and its memory.
+pub struct Recorder {
+    state: State,
+    signer: Signer,
+    program: String,
+    lane: String,
+    engine: Engine,
+    judge: PolicySet,
+    book: SeriesBook,
+    /// Series the engine knows.
+    known: usize,
+    /// Series the state knows.
+    stored: usize,
+    limits: CommitLimits,
+    pending: Commit,
+    columns: Columns,
+    columns_seq: u64,
+    samples: usize,
+    frame_bytes: usize,
+    since: Option<Instant>,
+    passed: Vec<Hash>,
+    counters: BTreeMap<&'static str, u64>,
+    /// By source, plugin and reason.
+    quarantine: BTreeMap<(String, String, String), Quarantined>,
+    log_size: u64,
+    /// What the pending commit will bring.
+    outcome: Outcome,
+    /// What is durable and nobody was told yet.
+    durable: Outcome,
+}
+
+impl Recorder {
+    /// Opens the lane where its last commit ended and turns it to `generation`.
+    pub fn open(
+        state: State,
+        signer: Signer,
+        generation: &Generation,
+        lane: &str,
+        limits: CommitLimits,
+    ) -> Result<Self, PipelineError> {
+        let program = generation.program.clone();
+        let reader = state.reader()?;
+        let Recovered { engine, judge, book } = recover(&reader, &program, lane)?;
+        let stored = book.len();
+        let log_size = reader.entry_count()?;
+        let mut recorder = Recorder {
+            state,
+            signer,
+            program,
+            lane: lane.to_owned(),
+            engine,
+            judge,
+            book,
+            known: stored,
+            stored,
+            limits,
+            pending: Commit::default(),
+            columns: Columns::default(),
+            columns_seq: 0,
+            samples: 0,
+            frame_bytes: 0,
+            since: None,
+            passed: Vec::new(),
+            counters: BTreeMap::new(),
+            quarantine: BTreeMap::new(),
+            log_size,
+            outcome: Outcome::default(),
+            durable: Outcome::default(),
+        };
+        recorder.turn_to(generation, &reader)?;
+        drop(reader);
+        recorder.commit()?;
+        Ok(recorder)
+    }
+
+    /// The series table of the lane's program.
+    pub fn book(&self) -> SeriesBook {
+        self.book.clone()
+    }
+
+    /// The store, for readers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Lends the store and the key, for work between two commits.
+    pub fn with_state<T>(&mut self, work: impl FnOnce(&mut State, &Signer) -> T) -> T {
+        let done = work(&mut self.state, &self.signer);
+        // Whatever was appended to the log moves the place of the next entry.
+        if let Ok(size) = self.state.reader().and_then(|r| r.entry_count()) {
+            self.log_size = size;
+        }
+        done
+    }
+
+    /// Takes one normalized batch; commits when a limit is reached.
+    pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
+        self.since.get_or_insert_with(Instant::now);
+        self.count("frames", batch.frames.len() as u64);
+        self.count("samples", batch.columns.len() as u64);
+        self.count("events", batch.events.len() as u64);
+        self.count("ignored", batch.ignored);
+        self.count("faults", batch.faults.len() as u64);
+        for refused in batch.refused {
+            self.count("rejects", 1);
+            let key = (batch.source.to_string(), refused.plugin, refused.reason);
+            let slot = self.quarantine.entry(key).or_default();
+            slot.0 += 1;
+            slot.1.get_or_insert((refused.ordinal, refused.frame));
+        }
+        // A frame that faulted stands in the journal behind the samples of the frames before it.
+        let mut from = 0;
+        for fault in batch.faults {
+            let to = batch.columns.ordinal.partition_point(|&o| o < fault.ordinal);
+            self.feed(&batch.columns, from, to);
+            from = to;
+            let cause = Other::Fault { ordinal: fault.ordinal, stage: "normalizer".into(), cause: fault.cause.clone() };
+            self.other(Input::Fault, &cause);
+            let dead = DeadRow { plugin: fault.plugin, ordinal: fault.ordinal, cause: fault.cause, frame: fault.frame };
+            self.pending.dead.push(dead);
+        }
+        self.feed(&batch.columns, from, batch.columns.len());
+        if !batch.frames.is_empty() {
+            self.frame_bytes += batch.frames.data_len();
+            self.pending.frames.push(FrameBlock {
+                source: batch.source.to_string(),
+                first: batch.first,
+                count: batch.frames.len() as u32,
+                bytes: frames::encode(&batch.frames),
+            });
+        }
+        let cursor = cbor::encode(&batch.cursor);
+        let name = cursor_name(&self.lane, &batch.source);
+        self.pending.cursors.retain(|c| c.0 != name);
+        self.pending.cursors.push((name, cursor));
+        if self.samples >= self.limits.samples || self.frame_bytes >= COMMIT_FRAME_BYTES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// A source has ended: what is complete is judged.
+    pub fn seal(&mut self, source: &str) {
+        self.other(Input::Seal { source }, &Other::Seal(source.to_owned()));
+    }
+
+    /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
+    pub fn commit_when_due(&mut self) -> Result<(), PipelineError> {
+        let waiting = self.limits.eager && !self.outcome.notable.is_empty();
+        if waiting || self.since.is_some_and(|s| s.elapsed() >= self.limits.age) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Snapshots the engine, so that the next start has nothing to replay, and commits.
+    pub fn checkpoint(&mut self) -> Result<(), PipelineError> {
+        let effects = self.engine.checkpoint();
+        self.absorb(effects);
+        self.commit()
+    }
+
+    /// Appends an entry to the log with the next commit.
+    pub fn log(&mut self, kind: &str, body: Value) {
+        self.pending.entries.push(NewEntry { kind: kind.to_owned(), time_ns: clock::now_ns(), body });
+    }
+
+    /// The pending commit, for rows that belong to faces: runs, cases, baselines.
+    pub fn pending(&mut self) -> &mut Commit {
+        &mut self.pending
+    }
+
+    /// Makes everything pending durable, in one transaction.
+    pub fn commit(&mut self) -> Result<(), PipelineError> {
+        self.flush_columns();
+        self.name_passed();
+        let mut commit = std::mem::take(&mut self.pending);
+        commit.program.clone_from(&self.program);
+        commit.lane.clone_from(&self.lane);
+        for (i, def) in self.book.since(self.stored).into_iter().enumerate() {
+            commit.series.push(((self.stored + i) as u32, cbor::encode(&def)));
+        }
+        self.stored += commit.series.len();
+        let counters = std::mem::take(&mut self.counters);
+        commit.counters.extend(counters.into_iter().filter(|c| c.1 > 0).map(|(k, n)| (k.to_owned(), n)));
+        for ((source, plugin, reason), (count, sample)) in std::mem::take(&mut self.quarantine) {
+            commit.quarantine.push(QuarantineRow { source, plugin, reason, count, sample });
+        }
+        let committed = self.state.commit(commit, &self.signer)?;
+        self.log_size = committed.checkpoint.size;
+        self.durable.notable.append(&mut self.outcome.notable);
+        self.durable.cases.append(&mut self.outcome.cases);
+        self.samples = 0;
+        self.frame_bytes = 0;
+        self.since = None;
+        Ok(())
+    }
+
+    /// What the commits since the last call brought: decided, recorded, and only now acted upon.
+    pub fn outcome(&mut self) -> Outcome {
+        std::mem::take(&mut self.durable)
+    }
+
+    /// Feeds samples `from..to` of a batch to the engine and remembers them for the journal.
+    fn feed(&mut self, batch: &Columns, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
+        for def in self.book.since(self.known) {
+            self.engine.define(self.known as u32, def);
+            self.known += 1;
+        }
+        if self.columns.source != batch.source {
+            self.flush_columns();
+            self.columns.source.clone_from(&batch.source);
+        }
+        if self.columns.is_empty() {
+            self.columns_seq = self.engine.seq() + 1;
+        }
+        self.samples += to - from;
+        self.columns.extend(batch, from, to);
+        let effects = self.engine.step(Input::Samples(batch.view(from, to)), &mut self.judge);
+        self.absorb(effects);
+    }
+
+    /// Gives the engine an input that is not samples, and the journal a row for it.
+    fn other(&mut self, input: Input<'_>, stored: &Other) {
+        self.flush_columns();
+        self.since.get_or_insert_with(Instant::now);
+        let seq = self.engine.seq() + 1;
+        self.pending.journal.push(JournalRow { seq, count: 1, bytes: journal::encode_other(stored) });
+        let effects = self.engine.step(input, &mut self.judge);
+        self.absorb(effects);
+    }
+
+    fn flush_columns(&mut self) {
+        let n = self.columns.len();
+        for from in (0..n).step_by(ROW_SAMPLES_MAX) {
+            let to = n.min(from + ROW_SAMPLES_MAX);
+            self.pending.journal.push(JournalRow {
+                seq: self.columns_seq + from as u64,
+                count: (to - from) as u32,
+                bytes: journal::encode_samples(&self.columns, from, to),
+            });
+        }
+        self.columns.clear();
+    }
+
+    fn absorb(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Decision { hash, decision, bytes } => self.decided(hash, *decision, bytes),
+                Effect::Refused { why, ordinal, series, time_ns, value } => {
+                    self.count("refused", 1);
+                    let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
+                    let key = (self.columns.source.clone(), "engine".to_owned(), why.as_str().to_owned());
+                    let slot = self.quarantine.entry(key).or_default();
+                    slot.0 += 1;
+                    slot.1.get_or_insert_with(|| (ordinal, sample.into_bytes()));
+                }
+                Effect::Snapshot { asset, seq, hash, bytes } => {
+                    // The row names the first input that is not in it.
+                    self.pending.snapshots.push(SnapshotRow { asset, seq: seq + 1, hash, bytes });
+                }
+                Effect::Checkpoint { bytes, .. } => {
+                    let name = core_name(&self.lane);
+                    self.pending.meta.retain(|m| m.0 != name);
+                    self.pending.meta.push((name, bytes));
+                }
+            }
+        }
+    }
+
+    fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>) {
+        self.count(counter_of(decision.status), 1);
+        self.pending.decisions.push(DecisionRow {
+            id: hash,
+            asset: decision.asset.clone(),
+            check: decision.check.clone(),
+            end_ns: decision.end_ns,
+            seq: self.engine.seq(),
+            status: decision.status as u8,
+            bytes,
+        });
+        if !decision.is_notable() {
+            self.passed.push(hash);
+            return;
+        }
+        self.name_passed();
+        let entry = self.log_size + self.pending.entries.len() as u64;
+        self.log("decision", decision_entry(hash, &decision));
+        if decision.status == Status::Fail && decision.previous != Status::Fail {
+            let case = Case::open(hash, &decision, entry);
+            self.pending.cases.push((case.id.clone(), cbor::encode(&case)));
+            self.log("case.opened", text_map(&[("case", &case.id)]));
+            self.count("cases", 1);
+            self.outcome.cases.push(case);
+        }
+        self.outcome.notable.push(decision);
+    }
+
+    /// Names the unchanged PASS decisions so far in one log entry.
+    fn name_passed(&mut self) {
+        for chunk in std::mem::take(&mut self.passed).chunks(PASS_PER_ENTRY) {
+            let hashes = chunk.iter().map(|h| Value::Bytes(h.as_bytes().to_vec())).collect();
+            self.log("decisions.pass", Value::Map(vec![(Value::Text("decisions".into()), Value::Array(hashes))]));
+        }
+    }
+
+    /// Makes `generation` and the tagged baselines active, when they are not.
+    fn turn_to(&mut self, generation: &Generation, reader: &Reader) -> Result<(), PipelineError> {
+        if self.engine.core().generation != Some(generation.hash) {
+            self.pending.blobs.extend(generation.blobs.iter().cloned());
+            self.judge = policies_of(&generation.spec, &|hash| generation.blob(hash))?;
+            self.log("generation", generation.entry());
+            self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
+        }
+        let tags: BTreeMap<String, u32> = reader.tags(&self.program)?.into_iter().collect();
+        let wanted: std::collections::BTreeSet<&String> =
+            generation.spec.checks.iter().filter_map(|c| c.baseline.as_ref()).collect();
+        for tag in wanted {
+            let now = self.engine.core().baselines.get(tag).map(|b| b.version);
+            let target = tags.get(tag).copied();
+            if now == target {
+                continue;
+            }
+            let baseline = target.map(|version| load_baseline(reader, &self.program, version)).transpose()?;
+            let baseline = target.zip(baseline);
+            let named = baseline.as_ref().map(|(version, b)| hb_engine::decision::BaselineRef {
+                tag: tag.clone(),
+                version: *version,
+                hash: b.hash(),
+            });
+            let shown = target.map_or_else(|| "none".to_owned(), |v| v.to_string());
+            self.log("baseline.active", text_map(&[("tag", tag), ("version", &shown), ("lane", &self.lane.clone())]));
+            self.other(Input::Baseline { tag, baseline }, &Other::Baseline(tag.clone(), named));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, name: &'static str, n: u64) {
+        *self.counters.entry(name).or_default() += n;
+    }
+}
+
+/// An engine as a lane's journal left it.
+pub struct Recovered {
+    /// The engine.
+    pub engine: Engine,
+    /// The policies of its generation.
+    pub judge: PolicySet,
+    /// The series table.
+    pub book: SeriesBook,
+}
+
+/// Rebuilds a lane's engine: newest checkpoint, then the journal behind it. Effects are dropped, because the commit
+/// that holds an input holds its effects.
+pub fn recover(reader: &Reader, program: &str, lane: &str) -> Result<Recovered, PipelineError> {
+    let core = reader.meta(program, &core_name(lane))?;
+    let mut replay = Replay::begin(reader, program, lane, core.as_deref())?;
+    replay.run(reader, &mut |_, _| true)?;
+    Ok(Recovered { engine: replay.engine, judge: replay.judge, book: replay.book })
+}
+
+/// Feeds a lane's journal to an engine again.
+pub struct Replay {
+    /// The engine.
+    pub engine: Engine,
+    program: String,
+    lane: String,
+    judge: PolicySet,
+    book: SeriesBook,
+}
+
+impl Replay {
+    /// At a checkpoint (the bytes of its core), or at the very beginning.
+    pub fn begin(reader: &Reader, program: &str, lane: &str, core: Option<&[u8]>) -> Result<Self, PipelineError> {
+        let mut defs = Vec::new();
+        for (_, bytes) in reader.series(program)? {
+            defs.push(cbor::decode::<SeriesDef>(&bytes).map_err(|e| PipelineError::corrupt("series", e))?);
+        }
+        let (mut engine, mut judge) = (Engine::new(program, lane), PolicySet::default());
+        if let Some(bytes) = core {
+            let core: Core = cbor::decode(bytes).map_err(|e| PipelineError::corrupt("checkpoint", e))?;
+            let mut world = World::default();
+            if let Some(hash) = core.generation {
+                let spec = load_spec(reader, hash)?;
+                judge = policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?;
+                world.specs.insert(hash, spec);
+            }
+            for named in core.baselines.values() {
+                world.baselines.insert(named.hash, Arc::new(load_blob(reader, named.hash, "baseline")?));
+            }
+            let rows = reader.latest_snapshots(program, lane)?;
+            // A partition made after the checkpoint is made again by the journal.
+            let states: Vec<Vec<u8>> = rows.into_iter().filter(|s| s.seq <= core.seq + 1).map(|s| s.bytes).collect();
+            engine = Engine::restore(program, lane, bytes, &states, world)
+                .map_err(|e| PipelineError::corrupt("snapshot", e))?;
+        }
+        for (id, def) in defs.iter().enumerate() {
+            engine.define(id as u32, def.clone());
+        }
+        Ok(Replay { engine, program: program.to_owned(), lane: lane.to_owned(), judge, book: SeriesBook::with(defs) })
+    }
+
+    /// Feeds what follows; `seen` gets each input's effects, and the engine, and says whether to go on. Samples come
+    /// one by one when somebody looks, so that the engine can be stopped exactly behind a decision.
+    pub fn run(
+        &mut self,
+        reader: &Reader,
+        seen: &mut dyn FnMut(Vec<Effect>, &Engine) -> bool,
+    ) -> Result<(), PipelineError> {
+        self.judge = self.run_with(reader, |judge| judge, ROW_SAMPLES_MAX, seen)?;
+        Ok(())
+    }
+
+    /// Like [`Replay::run`], with a judge wrapped around the policies and samples in steps of `step`.
+    pub fn run_with<J: Judge>(
+        &mut self,
+        reader: &Reader,
+        mut wrap: impl FnMut(PolicySet) -> J,
+        step: usize,
+        seen: &mut dyn FnMut(Vec<Effect>, &Engine) -> bool,
+    ) -> Result<J, PipelineError> {
+        let mut judge = wrap(std::mem::take(&mut self.judge));
+        let from = self.engine.seq() + 1;
+        for row in reader.journal(&self.program, &self.lane, from)? {
+            let row = row?;
+            let decoded = journal::decode(&row.bytes).ok_or_else(|| PipelineError::corrupt("journal", row.seq))?;
+            match decoded {
+                Row::Samples(columns) => {
+                    let skip = from.saturating_sub(row.seq) as usize;
+                    for at in (skip..columns.len()).step_by(step) {
+                        let to = columns.len().min(at + step);
+                        let effects = self.engine.step(Input::Samples(columns.view(at, to)), &mut judge);
+                        if !seen(effects, &self.engine) {
+                            return Ok(judge);
+                        }
+                    }
+                }
+                Row::Other(other) => {
+                    let effects = match other {
+                        Other::Generation(hash) => {
+                            let spec = load_spec(reader, hash)?;
+                            judge = wrap(policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?);
+                            self.engine.step(Input::Generation(spec), &mut judge)
+                        }
+                        Other::Baseline(tag, named) => {
+                            let baseline = match named {
+                                Some(n) => Some((n.version, Arc::new(load_blob(reader, n.hash, "baseline")?))),
+                                None => None,
+                            };
+                            self.engine.step(Input::Baseline { tag: &tag, baseline }, &mut judge)
+                        }
+                        Other::Tick(source, now_ns) => {
+                            self.engine.step(Input::Tick { source: &source, now_ns }, &mut judge)
+                        }
+                        Other::Seal(source) => self.engine.step(Input::Seal { source: &source }, &mut judge),
+                        Other::Fault { .. } => self.engine.step(Input::Fault, &mut judge),
+                    };
+                    if !seen(effects, &self.engine) {
+                        return Ok(judge);
+                    }
+                }
+            }
+        }
+        Ok(judge)
+    }
+}
+
+/// Key of a source's cursor: lanes do not share positions.
+pub fn cursor_name(lane: &str, source: &str) -> String {
+    format!("{lane}/{source}")
+}
+
+/// Loads a baseline by version.
+pub fn load_baseline(reader: &Reader, program: &str, version: u32) -> Result<Arc<Baseline>, PipelineError> {
+    let row = reader.baseline(program, version)?.ok_or_else(|| PipelineError::corrupt("baseline", version))?;
+    Ok(Arc::new(load_blob(reader, row.hash, "baseline")?))
+}
+
+/// Body of the log entry that records a decision in full.
+pub fn decision_entry(hash: Hash, d: &Decision) -> Value {
+    let mut body = vec![(Value::Text("decision".into()), Value::Bytes(hash.as_bytes().to_vec()))];
+    let severity = d.severity.map_or("", Severity::as_str);
+    let baseline = d.baseline.as_ref().map_or(String::new(), |b| format!("{} v{}", b.tag, b.version));
+    let texts = [
+        ("program", d.program.as_str()),
+        ("lane", &d.lane),
+        ("asset", &d.asset),
+        ("check", &d.check),
+        ("status", d.status.as_str()),
+        ("previous", d.previous.as_str()),
+        ("severity", severity),
+        ("baseline", &baseline),
+    ];
+    body.extend(texts.map(|(k, v)| (Value::Text(k.into()), Value::Text(v.into()))));
+    body.push((Value::Text("start_ns".into()), Value::Integer(d.start_ns.into())));
+    body.push((Value::Text("end_ns".into()), Value::Integer(d.end_ns.into())));
+    Value::Map(body)
+}
+
+/// A map of texts, as the body of a log entry.
+pub fn text_map(fields: &[(&str, &str)]) -> Value {
+    Value::Map(fields.iter().map(|(k, v)| (Value::Text((*k).into()), Value::Text((*v).into()))).collect())
+}
+
+fn core_name(lane: &str) -> String {
+    format!("core/{lane}")
+}
+
+fn counter_of(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "decisions.pass",
+        Status::NoData => "decisions.no_data",
+        Status::Drift => "decisions.drift",
+        Status::Error => "decisions.error",
+        Status::Fail => "decisions.fail",
+    }
+}
+
+fn load_spec(reader: &Reader, hash: Hash) -> Result<Arc<EngineSpec>, PipelineError> {
+    Ok(Arc::new(load_blob(reader, hash, "generation")?))
+}
+
+fn load_blob<T: serde::de::DeserializeOwned>(reader: &Reader, hash: Hash, what: &str) -> Result<T, PipelineError> {
+    let bytes = reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))?;
+    cbor::decode(&bytes).map_err(|e| PipelineError::corrupt(what, e))
+}

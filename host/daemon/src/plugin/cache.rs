@@ -1,0 +1,179 @@
+//! Compiled components on disk: native code, so nothing is run that this host did not write and hash itself.
+//!
+//! `<key>.cwasm` holds the code and `<key>.receipt` its SHA-256, with the key made of the component's hash, the
+//! wasmtime version and the engine's settings. The receipt is compared with the very bytes that are then loaded. It
+//! guards against torn, stale and foreign files, not against somebody who may write into the directory: the
+//! directory belongs to the user of the daemon alone.
+
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Layout of cache files; raised when it changes.
+const CACHE_VERSION: &str = "hb-cwasm-1";
+
+/// Components kept: a host runs some dozen, in two or three versions, at half a MiB each.
+const MAX_COMPONENTS: usize = 64;
+
+/// How a component was obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Loaded from the cache.
+    Cached,
+    /// Compiled now; the cache had nothing for it.
+    Compiled,
+    /// Compiled now; what the cache had was damaged or foreign and has been replaced.
+    Repaired,
+}
+
+/// SHA-256 as hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+/// The component for `wasm`, from `dir` if it holds a sound copy, compiled otherwise. Compiling is all this function
+/// needs the compiler for, so that it could move into a process of its own.
+///
+/// A cache that cannot be written costs time only: the error is returned beside the component.
+pub(super) fn compile(
+    engine: &Engine,
+    wasm: &[u8],
+    wasm_hash: &str,
+    dir: Option<&Path>,
+) -> wasmtime::Result<(Component, Origin, Option<io::Error>)> {
+    let Some(dir) = dir else {
+        return Ok((Component::from_binary(engine, wasm)?, Origin::Compiled, None));
+    };
+    let files = Files::new(dir, engine, wasm_hash);
+    let origin = match files.read() {
+        Found::Sound(code) => {
+            // SAFETY: `code` hashes to what its receipt says, receipts are only written by `Files::write` for the
+            // output of `Component::serialize`, and the key binds both to this wasmtime version and these settings.
+            // The bytes are loaded from memory, so the file cannot change between check and use.
+            #[allow(unsafe_code)]
+            let loaded = unsafe { Component::deserialize(engine, &code) };
+            match loaded {
+                Ok(component) => return Ok((component, Origin::Cached, None)),
+                Err(_) => Origin::Repaired,
+            }
+        }
+        Found::Nothing => Origin::Compiled,
+        Found::Damaged => Origin::Repaired,
+    };
+    let component = Component::from_binary(engine, wasm)?;
+    let written = files.write(&component.serialize()?);
+    Ok((component, origin, written.err()))
+}
+
+struct Files {
+    code: PathBuf,
+    receipt: PathBuf,
+}
+
+enum Found {
+    Nothing,
+    Damaged,
+    Sound(Vec<u8>),
+}
+
+impl Files {
+    fn new(dir: &Path, engine: &Engine, wasm_hash: &str) -> Files {
+        let key = sha256_hex(format!("{CACHE_VERSION}\n{wasm_hash}\n{}", fingerprint(engine)).as_bytes());
+        Files { code: dir.join(format!("{key}.cwasm")), receipt: dir.join(format!("{key}.receipt")) }
+    }
+
+    fn read(&self) -> Found {
+        let (code, receipt) = match (fs::read(&self.code), fs::read_to_string(&self.receipt)) {
+            (Ok(code), Ok(receipt)) => (code, receipt),
+            (Err(_), Err(_)) => return Found::Nothing,
+            _ => return Found::Damaged,
+        };
+        if receipt == receipt_of(&code) { Found::Sound(code) } else { Found::Damaged }
+    }
+
+    // The receipt last: code without a receipt is never loaded.
+    fn write(&self, code: &[u8]) -> io::Result<()> {
+        if let Some(dir) = self.code.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            make_room(dir)?;
+        }
+        write_whole(&self.code, code)?;
+        write_whole(&self.receipt, receipt_of(code).as_bytes())
+    }
+}
+
+fn receipt_of(code: &[u8]) -> String {
+    format!("{CACHE_VERSION} sha256 {}\n", sha256_hex(code))
+}
+
+// Old code goes first; what is still used is compiled again when it is missed.
+fn make_room(dir: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "cwasm") {
+            files.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    files.sort();
+    let excess = (files.len() + 1).saturating_sub(MAX_COMPONENTS);
+    for (_, path) in files.into_iter().take(excess) {
+        // The receipt first: code without one is never loaded.
+        let _ = fs::remove_file(path.with_extension("receipt"));
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+// Through a temporary file in the same directory, so that no reader ever sees half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+// Wasmtime version and all settings that change code, as wasmtime itself compares them.
+fn fingerprint(engine: &Engine) -> String {
+    let mut hasher = HashText(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    data_encoding::HEXLOWER.encode(&hasher.0.finalize())
+}
+
+struct HashText(Sha256);
+
+impl Hasher for HashText {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0.clone().finalize()[..8]);
+        u64::from_le_bytes(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_cache_makes_room_for_one_more() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..MAX_COMPONENTS + 3 {
+            fs::write(dir.path().join(format!("{i}.cwasm")), b"").unwrap();
+            fs::write(dir.path().join(format!("{i}.receipt")), b"").unwrap();
+        }
+        make_room(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2 * (MAX_COMPONENTS - 1));
+    }
+}

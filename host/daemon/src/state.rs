@@ -1,0 +1,382 @@
+//! The state is one file in which everything that must be true together becomes true together.
+//!
+//! A [`Commit`] holds what one step of the daemon produced: inputs, frames, decisions, log entries with a freshly
+//! signed head, cursors, snapshots. It is written in one durable transaction, and only after that may a transport be
+//! acknowledged or an effect be carried out. There is one writer; any number of [`Reader`]s see a commit's end and
+//! nothing in between.
+//!
+//! After an error whose outcome is unknown the handle refuses further work until [`State::reopen`]; the owner then
+//! reads the cursors again and goes on from what is really stored.
+
+mod block;
+mod commit;
+#[cfg(test)]
+mod crash;
+mod error;
+#[cfg(test)]
+mod golden;
+mod host;
+mod lists;
+mod lock;
+mod log;
+mod reader;
+mod ring;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod value;
+mod write;
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, WriteTransaction};
+
+pub use self::commit::{
+    BaselineRow, Commit, Committed, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow,
+};
+pub use self::error::StateError;
+pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
+pub use self::log::{LogProblem, LogSummary, SignedHead};
+pub use self::reader::{DecisionFilter, Lookup, Reader};
+
+use self::block::Packer;
+use self::host::{Identity, LastRun};
+use self::lock::StateLock;
+use self::write::Writer;
+use crate::keys::Signer;
+
+/// Version of the whole file's layout.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Bytes the store may keep in memory. More does not make it faster at our commit sizes; its default is 1 GiB.
+const CACHE_BYTES: usize = 64 << 20;
+/// Bytes of dead letters kept per plugin; some thousand frames, enough to see why they died.
+const DEAD_CAP_BYTES: u64 = 8 << 20;
+/// Bytes of refused frames kept per plugin as samples.
+const QUARANTINE_CAP_BYTES: u64 = 1 << 20;
+/// Refused frames kept per plugin as samples; more of the same teach nothing.
+const QUARANTINE_CAP_ITEMS: u64 = 64;
+
+const FILE_NAME: &str = "hb.redb";
+const NEW_FILE_NAME: &str = "hb.redb.new";
+
+/// Limits of a state.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes the store may keep in memory.
+    pub cache_bytes: usize,
+    /// Bytes of dead letters kept per plugin.
+    pub dead_cap_bytes: u64,
+    /// Bytes of refused frames kept per plugin.
+    pub quarantine_cap_bytes: u64,
+    /// Refused frames kept per plugin.
+    pub quarantine_cap_items: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: CACHE_BYTES,
+            dead_cap_bytes: DEAD_CAP_BYTES,
+            quarantine_cap_bytes: QUARANTINE_CAP_BYTES,
+            quarantine_cap_items: QUARANTINE_CAP_ITEMS,
+        }
+    }
+}
+
+/// What opening a state found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The state was created now.
+    pub created: bool,
+    /// The last run did not end cleanly.
+    pub unclean: bool,
+    /// What verifying every page found, where that was needed.
+    pub verified: Verified,
+}
+
+/// Whether the pages were verified, which is needed when the machine went down under the last run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// The last run ended cleanly, or the machine kept running.
+    NotNeeded,
+    /// Everything was as it should be.
+    Sound,
+    /// Damage beside the acknowledged data was found and repaired.
+    Repaired,
+}
+
+/// How much room the state takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes in allocated pages: what a cap is measured against. The file's length says little, it grows by doubling.
+    pub allocated_bytes: u64,
+    /// Bytes of keys and values.
+    pub stored_bytes: u64,
+    /// Bytes the file takes on disk; never shrinks by itself.
+    pub disk_bytes: u64,
+}
+
+/// The state of one host, open for writing.
+pub struct State {
+    shared: Arc<Shared>,
+    place: Place,
+    options: Options,
+    packer: Packer,
+    opened: Opened,
+    /// An earlier error left the outcome of a commit unknown.
+    poisoned: bool,
+    _lock: Option<StateLock>,
+}
+
+/// Hands out readers to other threads while the state is being written.
+#[derive(Clone)]
+pub struct Readers(Arc<Shared>);
+
+struct Shared {
+    identity: Identity,
+    /// Empty while the state is being reopened, and after it was closed.
+    database: RwLock<Option<Database>>,
+}
+
+type Open = Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>;
+
+/// Where the database comes from, again after an error.
+struct Place {
+    open: Open,
+    path: Option<PathBuf>,
+    boot_id: fn() -> String,
+}
+
+impl State {
+    /// Opens the state in a directory, creating both when absent, and keeps others out.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, StateError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(StateError::world("creating the state directory"))?;
+        let lock = StateLock::take(dir)?;
+        let path = dir.join(FILE_NAME);
+        let created = !path.try_exists().map_err(StateError::world("looking for hb.redb"))?;
+        if created {
+            create_file(dir, &path, &options)?;
+        }
+        let open_path = path.clone();
+        let open = Box::new(move |builder: &Builder| builder.open(&open_path));
+        let place = Place { open, path: Some(path), boot_id: host::boot_id };
+        Self::open_at(place, options, created, Some(lock))
+    }
+
+    fn open_at(place: Place, options: Options, created: bool, lock: Option<StateLock>) -> Result<Self, StateError> {
+        let (database, identity, mut opened) = open_database(&place, &options)?;
+        opened.created = created;
+        let shared = Arc::new(Shared { identity, database: RwLock::new(Some(database)) });
+        Ok(Self { shared, place, options, packer: Packer::new()?, opened, poisoned: false, _lock: lock })
+    }
+
+    /// The host's id: 16 hex digits drawn when the state was created.
+    pub fn host_id(&self) -> &str {
+        &self.shared.identity.host_id
+    }
+
+    /// The state's epoch; the log of another epoch is another log.
+    pub fn epoch(&self) -> u32 {
+        self.shared.identity.epoch
+    }
+
+    /// The log's name in its checkpoints.
+    pub fn origin(&self) -> String {
+        self.shared.identity.origin()
+    }
+
+    /// What opening the state found.
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// Makes everything in the commit durable, or nothing of it.
+    ///
+    /// After any error but a harmless one (see [`StateError::is_harmless`]) the outcome is unknown and the handle is
+    /// poisoned.
+    pub fn commit(&mut self, commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
+        if self.poisoned {
+            return Err(StateError::Poisoned);
+        }
+        let result = self.try_commit(commit, signer);
+        self.poisoned = result.as_ref().is_err_and(|error| !error.is_harmless());
+        result
+    }
+
+    fn try_commit(&mut self, mut commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
+        let entries = std::mem::take(&mut commit.entries);
+        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = begin_write(database.as_ref().ok_or(StateError::Poisoned)?)?;
+        let mut writer = Writer {
+            txn: &txn,
+            packer: &mut self.packer,
+            identity: &self.shared.identity,
+            options: &self.options,
+            program: &commit.program,
+            lane: &commit.lane,
+        };
+        let written = writer.write(&commit).and_then(|()| {
+            let (first_entry, checkpoint, head) = log::append(&txn, &self.shared.identity, entries, signer)?;
+            let txn = host::next_commit(&txn)?;
+            Ok(Committed { txn, first_entry, checkpoint, body: head.body, signature: head.signature })
+        });
+        match written {
+            Ok(committed) => {
+                txn.commit()?;
+                Ok(committed)
+            }
+            Err(error) => {
+                txn.abort()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes the database and opens it again: the way out of a poisoned handle. Readers handed out before end.
+    pub fn reopen(&mut self) -> Result<(), StateError> {
+        self.poisoned = true;
+        let mut slot = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
+        drop(slot.take());
+        let (database, identity, opened) = open_database(&self.place, &self.options)?;
+        if identity != self.shared.identity {
+            let what = "another state lies in the place of the one that was open".to_owned();
+            return Err(StateError::Corrupt { table: "host", key: "\"host_id\"".to_owned(), what });
+        }
+        *slot = Some(database);
+        drop(slot);
+        self.opened = opened;
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// A snapshot of what is stored now.
+    pub fn reader(&self) -> Result<Reader, StateError> {
+        self.shared.reader()
+    }
+
+    /// A handle that gives readers to other threads.
+    pub fn readers(&self) -> Readers {
+        Readers(Arc::clone(&self.shared))
+    }
+
+    /// How much room the state takes. Walks the whole file: not for a hot path.
+    pub fn stats(&self) -> Result<Stats, StateError> {
+        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = begin_write(database.as_ref().ok_or(StateError::Poisoned)?)?;
+        let stats = txn.stats()?;
+        let (allocated_bytes, stored_bytes) =
+            (stats.allocated_pages() * stats.page_size() as u64, stats.stored_bytes());
+        txn.abort()?;
+        Ok(Stats { allocated_bytes, stored_bytes, disk_bytes: self.disk_bytes()? })
+    }
+
+    /// Bytes the file takes on disk; cheap.
+    pub fn disk_bytes(&self) -> Result<u64, StateError> {
+        /// Unit of `st_blocks`, whatever the file system's own block size.
+        const STAT_BLOCK_BYTES: u64 = 512;
+        let Some(path) = &self.place.path else { return Ok(0) };
+        let meta = fs::metadata(path).map_err(StateError::world("measuring hb.redb"))?;
+        Ok(meta.blocks() * STAT_BLOCK_BYTES)
+    }
+}
+
+impl Drop for State {
+    /// Notes a clean end, so that the next start need not verify the file.
+    fn drop(&mut self) {
+        let mut slot = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = slot.take()
+            && !self.poisoned
+        {
+            // Failing here costs a verification at the next start, nothing else.
+            let _ = note_run(&database, &LastRun { boot_id: (self.place.boot_id)(), clean: true });
+        }
+    }
+}
+
+impl Readers {
+    /// A snapshot of what is stored now.
+    pub fn reader(&self) -> Result<Reader, StateError> {
+        self.0.reader()
+    }
+}
+
+impl Shared {
+    fn reader(&self) -> Result<Reader, StateError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = database.as_ref().ok_or(StateError::Poisoned)?.begin_read()?;
+        Ok(Reader { txn, identity: self.identity.clone() })
+    }
+}
+
+/// Creates the file under another name first: one that is there is whole.
+fn create_file(dir: &Path, path: &Path, options: &Options) -> Result<(), StateError> {
+    let new = dir.join(NEW_FILE_NAME);
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(StateError::world("removing an unfinished hb.redb.new")(error));
+    }
+    let database = builder(options).create(&new)?;
+    create_facts(&database)?;
+    drop(database);
+    fs::File::open(&new)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(StateError::world("creating hb.redb"))?;
+    lock::sync_dir(dir)
+}
+
+fn create_facts(database: &Database) -> Result<(), StateError> {
+    let txn = begin_write(database)?;
+    host::create(&txn)?;
+    Ok(txn.commit()?)
+}
+
+/// Opens the database, verifies it if the machine went down under it, and notes that a run begins.
+fn open_database(place: &Place, options: &Options) -> Result<(Database, Identity, Opened), StateError> {
+    let mut database = (place.open)(&builder(options))?;
+    let (identity, last) = host::load(&database.begin_read()?.open_table(tables::HOST)?)?;
+    let boot_id = (place.boot_id)();
+    let unclean = !last.clean;
+    // A killed process loses nothing the kernel still holds. A machine that went down may have torn pages, and the
+    // store's quick recovery does not look for them.
+    let verified = match unclean && (boot_id.is_empty() || boot_id != last.boot_id) {
+        false => Verified::NotNeeded,
+        true if database.check_integrity()? => Verified::Sound,
+        true => Verified::Repaired,
+    };
+    let now = LastRun { boot_id, clean: false };
+    if now != last {
+        // Skipped when it stands there already: a reopen on a full disk must not need room.
+        note_run(&database, &now)?;
+    }
+    Ok((database, identity, Opened { created: false, unclean, verified }))
+}
+
+fn note_run(database: &Database, run: &LastRun) -> Result<(), StateError> {
+    let txn = begin_write(database)?;
+    host::note_run(&txn, run)?;
+    Ok(txn.commit()?)
+}
+
+/// Every transaction is durable when it returns and leaves the allocator's state behind, so that opening after a kill
+/// is instant; it is only if the last transaction did so.
+fn begin_write(database: &Database) -> Result<WriteTransaction, StateError> {
+    let mut txn = database.begin_write()?;
+    txn.set_quick_repair(true);
+    Ok(txn)
+}
+
+fn builder(options: &Options) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(options.cache_bytes);
+    builder
+}

@@ -1,0 +1,172 @@
+//! What one commit holds: everything that must become true together, or not at all.
+
+use hb_log::checkpoint::Checkpoint;
+use hb_log::hash::Hash;
+
+/// One durable step of one lane of one program. Empty parts cost nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The tenant everything below belongs to; the first part of every key.
+    pub program: String,
+    /// The lane of journal, frames, decisions, snapshots, counters and pins.
+    pub lane: String,
+    /// The engine's inputs, in order.
+    pub journal: Vec<JournalRow>,
+    /// Raw bytes as they arrived.
+    pub frames: Vec<FrameBlock>,
+    /// Newly defined series: id and canonical definition. An id never changes its meaning.
+    pub series: Vec<(u32, Vec<u8>)>,
+    /// Decisions, in the order they were made.
+    pub decisions: Vec<DecisionRow>,
+    /// Entries to append to the signed log, in order.
+    pub entries: Vec<NewEntry>,
+    /// Partition snapshots of the engine; each replaces its asset's previous one unless that is pinned.
+    pub snapshots: Vec<SnapshotRow>,
+    /// Snapshots to keep: (asset, seq). Each must be stored, or arrive in this commit.
+    pub pins: Vec<(String, u64)>,
+    /// Resume positions by source, after this commit.
+    pub cursors: Vec<(String, Vec<u8>)>,
+    /// Resume positions by source, as they must be before it; otherwise the commit is refused as a duplicate.
+    pub expect_cursors: Vec<(String, Option<Vec<u8>>)>,
+    /// Telemetry that was refused: counted, with a few samples.
+    pub quarantine: Vec<QuarantineRow>,
+    /// Frames a plugin failed on.
+    pub dead: Vec<DeadRow>,
+    /// Content by its hash: generations, plugins, policies, baselines, config files.
+    pub blobs: Vec<(Hash, Vec<u8>)>,
+    /// What to add to the lane's counters.
+    pub counters: Vec<(String, u64)>,
+    /// Run summaries: id and JSON; the last one written stands.
+    pub runs: Vec<(String, Vec<u8>)>,
+    /// Cases: id and CBOR; the last one written stands.
+    pub cases: Vec<(String, Vec<u8>)>,
+    /// Custody events to append: case id and CBOR.
+    pub custody: Vec<(String, Vec<u8>)>,
+    /// New baseline versions; a version never changes.
+    pub baselines: Vec<BaselineRow>,
+    /// Baseline tags: name and the version it now names.
+    pub tags: Vec<(String, u32)>,
+    /// Small values by name; the last one written stands.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// A run of journal inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Sequence number of the first input.
+    pub seq: u64,
+    /// How many inputs the bytes hold.
+    pub count: u32,
+    /// The inputs, encoded by the engine's owner.
+    pub bytes: Vec<u8>,
+}
+
+/// A run of raw frames of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameBlock {
+    /// The source they came from.
+    pub source: String,
+    /// Ordinal of the first frame.
+    pub first: u64,
+    /// How many frames the bytes hold.
+    pub count: u32,
+    /// The frames, encoded by the pipeline.
+    pub bytes: Vec<u8>,
+}
+
+/// One decision with what is needed to find it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionRow {
+    /// The decision's own hash: its name.
+    pub id: Hash,
+    /// The asset it is about.
+    pub asset: String,
+    /// The check that made it.
+    pub check: String,
+    /// End of its window, nanoseconds since the Unix epoch.
+    pub end_ns: i64,
+    /// Journal sequence number of the input that caused it.
+    pub seq: u64,
+    /// Status code, as the engine numbers them.
+    pub status: u8,
+    /// The canonical bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// An entry for the signed log; its index is given when it is appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEntry {
+    /// What it records, for example `decision` or `generation.swap`.
+    pub kind: String,
+    /// When, nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+    /// The content.
+    pub body: ciborium::Value,
+}
+
+/// The engine's memory of one asset at one point of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The asset.
+    pub asset: String,
+    /// The first journal input that is not in it.
+    pub seq: u64,
+    /// Hash of the bytes, as decisions name it.
+    pub hash: Hash,
+    /// The canonical bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Telemetry of one source refused for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRow {
+    /// The source.
+    pub source: String,
+    /// The plugin that refused it.
+    pub plugin: String,
+    /// Why; a short fixed text, not one with values in it.
+    pub reason: String,
+    /// How many frames or samples.
+    pub count: u64,
+    /// One of them: ordinal and frame.
+    pub sample: Option<(u64, Vec<u8>)>,
+}
+
+/// A frame on which a plugin failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadRow {
+    /// The plugin.
+    pub plugin: String,
+    /// The frame's ordinal.
+    pub ordinal: u64,
+    /// How the plugin failed.
+    pub cause: String,
+    /// The frame.
+    pub frame: Vec<u8>,
+}
+
+/// One version of reference statistics; its content is a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaselineRow {
+    /// The version.
+    pub version: u32,
+    /// Hash of the content.
+    pub hash: Hash,
+    /// What it is and why it is trusted, encoded by its owner.
+    pub meta: Vec<u8>,
+}
+
+/// What a successful commit made true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Number of this commit: grows by one with each, and is stored with it.
+    pub txn: u64,
+    /// Log index of the first of its entries; the log's size when it had none.
+    pub first_entry: u64,
+    /// The log's head now.
+    pub checkpoint: Checkpoint,
+    /// The head's body text, the very bytes that are signed.
+    pub body: String,
+    /// The minisign signature over `body`.
+    pub signature: String,
+}

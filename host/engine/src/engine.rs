@@ -1,0 +1,493 @@
+//! The whole: routes inputs to partitions, keeps the clocks of sources, and checkpoints.
+//!
+//! Every sample and every other input has a number, its place in the one global journal. Checkpoints fall at places
+//! that depend on the journal alone, so a run that was killed and recovered has the same ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hb_log::cbor;
+use hb_log::hash::Hash;
+use serde::{Deserialize, Serialize};
+
+use crate::NS_PER_SEC;
+use crate::baseline::Baseline;
+use crate::decision::{BaselineRef, Decision};
+use crate::judge::Judge;
+use crate::partition::{Partition, PartitionInput, RestoreError, Sample, World};
+use crate::series::{PartitionKey, SeriesDef, SeriesId};
+use crate::spec::EngineSpec;
+
+/// Samples between two checkpoints: bounds what a recovery or an evidence pack has to replay to about a second.
+pub const CHECKPOINT_SAMPLES: u64 = 200_000;
+
+/// Decisions between two checkpoints, per partition beyond the first 64.
+pub const CHECKPOINT_DECISIONS: u64 = 4;
+
+/// Decisions between two checkpoints, at least.
+pub const CHECKPOINT_DECISIONS_MIN: u64 = 256;
+
+/// Grid of source clocks: finer steps would wake partitions more often than anyone reads.
+pub const TICK_NS: i64 = NS_PER_SEC;
+
+/// One entry of the journal.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// Samples of one source in frame order.
+    Samples(Samples<'a>),
+    /// The clock of a source, ns; sources with event-time clocks need none.
+    Tick {
+        /// Source.
+        source: &'a str,
+        /// Time reached.
+        now_ns: i64,
+    },
+    /// A new generation judges from here.
+    Generation(Arc<EngineSpec>),
+    /// A tag names another baseline from here, or none.
+    Baseline {
+        /// Tag.
+        tag: &'a str,
+        /// What it names.
+        baseline: Option<(u32, Arc<Baseline>)>,
+    },
+    /// A source has ended.
+    Seal {
+        /// Source.
+        source: &'a str,
+    },
+    /// A frame gave nothing because a guest failed on it. Changes no state; its place in the journal is its meaning.
+    Fault,
+}
+
+/// Samples as columns of equal length.
+#[derive(Clone, Copy, Debug)]
+pub struct Samples<'a> {
+    /// Source.
+    pub source: &'a str,
+    /// Number of the frame a sample came from; never falls.
+    pub ordinal: &'a [u64],
+    /// Series, defined before.
+    pub series: &'a [SeriesId],
+    /// Event time, ns.
+    pub time_ns: &'a [i64],
+    /// Value, finite.
+    pub value: &'a [f64],
+}
+
+/// Why a sample did not enter a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// A window it belongs to was judged before.
+    Late,
+    /// Its time jumped, and nothing confirmed it.
+    Jumped,
+    /// A cap on buckets, series or assets was reached.
+    Cap,
+}
+
+impl Refusal {
+    /// The reason as counted and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Late => "late",
+            Refusal::Jumped => "time_jump",
+            Refusal::Cap => "cap",
+        }
+    }
+}
+
+/// What should happen, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// A check was decided.
+    Decision {
+        /// SHA-256 of `bytes`.
+        hash: Hash,
+        /// The decision.
+        decision: Box<Decision>,
+        /// Its canonical bytes.
+        bytes: Vec<u8>,
+    },
+    /// A sample did not enter a window.
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// Its frame.
+        ordinal: u64,
+        /// Its series.
+        series: SeriesDef,
+        /// Its event time, ns.
+        time_ns: i64,
+        /// Its value.
+        value: f64,
+    },
+    /// A partition's state to keep: all of a checkpoint carry the same `seq`.
+    Snapshot {
+        /// Asset.
+        asset: String,
+        /// Inputs up to and including this number are in it.
+        seq: u64,
+        /// SHA-256 of `bytes`.
+        hash: Hash,
+        /// Canonical CBOR.
+        bytes: Vec<u8>,
+    },
+    /// A checkpoint: with the newest snapshot of each asset up to `seq`, the engine can go on from here.
+    Checkpoint {
+        /// Inputs up to and including this number are in it.
+        seq: u64,
+        /// Canonical CBOR of [`Core`].
+        bytes: Vec<u8>,
+    },
+}
+
+/// The engine's state outside partitions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Core {
+    /// Number of the newest input.
+    pub seq: u64,
+    /// Active generation.
+    pub generation: Option<Hash>,
+    /// Tags and what they name.
+    pub baselines: BTreeMap<String, BaselineRef>,
+    /// Clock of each source, ns, on the grid of [`TICK_NS`].
+    pub ticks: BTreeMap<String, i64>,
+}
+
+/// The pure decider: one lane of one program.
+pub struct Engine {
+    program: String,
+    lane: String,
+    core: Core,
+    world: World,
+    spec: Arc<EngineSpec>,
+    partitions: Vec<Partition>,
+    assets: BTreeMap<String, u32>,
+    series: Vec<Option<Arc<SeriesDef>>>,
+    /// By source number and series number; forgotten whenever a generation or baseline may change them.
+    routes: Vec<Vec<Route>>,
+    sources: Vec<String>,
+    samples_since: u64,
+    decisions_since: u64,
+    trace: Option<String>,
+}
+
+/// Where the samples of a series from one source go.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Unknown,
+    Shed,
+    To { partition: u32, source: u32, series: u32 },
+}
+
+impl Engine {
+    /// An engine without history.
+    pub fn new(program: &str, lane: &str) -> Self {
+        Engine {
+            program: program.to_owned(),
+            lane: lane.to_owned(),
+            core: Core::default(),
+            world: World::default(),
+            spec: Arc::default(),
+            partitions: Vec::new(),
+            assets: BTreeMap::new(),
+            series: Vec::new(),
+            routes: Vec::new(),
+            sources: Vec::new(),
+            samples_since: 0,
+            decisions_since: 0,
+            trace: None,
+        }
+    }
+
+    /// An engine at a checkpoint: `core` and the newest snapshot of each asset up to `core.seq`.
+    ///
+    /// # Errors
+    /// When a snapshot is unreadable or `world` lacks content it refers to.
+    pub fn restore(
+        program: &str,
+        lane: &str,
+        core: &[u8],
+        snapshots: &[Vec<u8>],
+        world: World,
+    ) -> Result<Self, RestoreError> {
+        let mut engine = Engine::new(program, lane);
+        engine.core = cbor::decode(core)?;
+        if let Some(hash) = engine.core.generation {
+            let spec = world.specs.get(&hash).ok_or(RestoreError::Missing("generation", hash))?;
+            engine.spec = Arc::clone(spec);
+        }
+        for bytes in snapshots {
+            let partition = Partition::restore(bytes, &world)?;
+            engine.assets.insert(partition.key().asset.clone(), engine.partitions.len() as u32);
+            engine.partitions.push(partition);
+        }
+        engine.world = world;
+        Ok(engine)
+    }
+
+    /// Number of the newest input.
+    pub fn seq(&self) -> u64 {
+        self.core.seq
+    }
+
+    /// State outside partitions.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Tells the engine what a series number means. Must come before its first sample; not a journal entry, the
+    /// meaning of a number never changes.
+    pub fn define(&mut self, id: SeriesId, def: SeriesDef) {
+        let at = id as usize;
+        if self.series.len() <= at {
+            self.series.resize(at + 1, None);
+        }
+        self.series[at] = Some(Arc::new(def));
+    }
+
+    /// Remembers the inputs of one asset since its newest snapshot, for an evidence pack.
+    pub fn trace(&mut self, asset: &str) {
+        self.trace = Some(asset.to_owned());
+        if let Some(&i) = self.assets.get(asset) {
+            self.partitions[i as usize].trace();
+        }
+    }
+
+    /// The inputs remembered by [`Engine::trace`].
+    pub fn traced(&self) -> &[PartitionInput] {
+        let at = self.trace.as_ref().and_then(|asset| self.assets.get(asset));
+        at.map_or(&[], |&i| self.partitions[i as usize].traced())
+    }
+
+    /// Takes one journal entry and returns what follows from it.
+    pub fn step(&mut self, input: Input<'_>, judge: &mut dyn Judge) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match input {
+            Input::Samples(samples) => self.samples(samples, judge, &mut out),
+            Input::Tick { source, now_ns } => {
+                self.core.seq += 1;
+                self.tick(source, now_ns, judge, &mut out);
+            }
+            Input::Generation(spec) => {
+                self.core.seq += 1;
+                let hash = spec.hash();
+                self.core.generation = Some(hash);
+                self.world.specs.insert(hash, Arc::clone(&spec));
+                self.spec = spec;
+                self.routes.clear();
+                self.broadcast(&PartitionInput::Generation(hash), judge, &mut out);
+            }
+            Input::Baseline { tag, baseline } => {
+                self.core.seq += 1;
+                let named = baseline.map(|(version, b)| {
+                    let named = BaselineRef { tag: tag.to_owned(), version, hash: b.hash() };
+                    self.world.baselines.insert(named.hash, b);
+                    named
+                });
+                match &named {
+                    Some(n) => self.core.baselines.insert(tag.to_owned(), n.clone()),
+                    None => self.core.baselines.remove(tag),
+                };
+                self.broadcast(&PartitionInput::Baseline(tag.to_owned(), named), judge, &mut out);
+                // A baseline may give numbers to series it expects.
+                self.routes.clear();
+            }
+            Input::Seal { source } => {
+                self.core.seq += 1;
+                for i in 0..self.partitions.len() {
+                    if let Some(local) = self.partitions[i].find_source(source) {
+                        self.feed(i, PartitionInput::Seal(local), judge, &mut out);
+                    }
+                }
+            }
+            Input::Fault => self.core.seq += 1,
+        }
+        self.checkpoint_when_due(&mut out);
+        out
+    }
+
+    /// Checkpoints now. The end of a run does this so that the next one starts without replay.
+    pub fn checkpoint(&mut self) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.write_checkpoint(&mut out);
+        out
+    }
+
+    fn samples(&mut self, s: Samples<'_>, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        let source_no = self.sources.iter().position(|n| n == s.source).unwrap_or_else(|| {
+            self.sources.push(s.source.to_owned());
+            self.sources.len() - 1
+        });
+        let mut tick = self.core.ticks.get(s.source).copied().unwrap_or(i64::MIN);
+        for k in 0..s.series.len() {
+            self.core.seq += 1;
+            self.samples_since += 1;
+            let route = match self.route(source_no, s.series[k]) {
+                Route::Unknown => self.find_route(source_no, s.source, s.series[k], judge, out),
+                known => known,
+            };
+            if let Route::To { partition, source, series } = route {
+                let p = partition as usize;
+                let before = out.len();
+                let sample = Sample { source, series, ordinal: s.ordinal[k], time_ns: s.time_ns[k], value: s.value[k] };
+                self.partitions[p].apply_sample(sample, judge, out);
+                self.count_decisions(&out[before..]);
+                // The source's clock follows what its partitions believe, so one wild time wakes nobody.
+                if let Some(mark) = self.partitions[p].mark(source)
+                    && mark >= tick.saturating_add(TICK_NS)
+                {
+                    tick = mark - mark.rem_euclid(TICK_NS);
+                    self.core.ticks.insert(s.source.to_owned(), tick);
+                    self.wake(s.source, tick, judge, out);
+                }
+            } else if let (Route::Shed, Some(def)) = (route, &self.series[s.series[k] as usize]) {
+                out.push(Effect::Refused {
+                    why: Refusal::Cap,
+                    ordinal: s.ordinal[k],
+                    series: SeriesDef::clone(def),
+                    time_ns: s.time_ns[k],
+                    value: s.value[k],
+                });
+            }
+            self.checkpoint_when_due(out);
+        }
+    }
+
+    #[inline]
+    fn route(&self, source_no: usize, id: SeriesId) -> Route {
+        self.routes.get(source_no).and_then(|r| r.get(id as usize)).copied().unwrap_or(Route::Unknown)
+    }
+
+    /// Finds or makes the partition, source and series numbers of a series, and remembers them.
+    #[cold]
+    fn find_route(
+        &mut self,
+        source_no: usize,
+        source: &str,
+        id: SeriesId,
+        judge: &mut dyn Judge,
+        out: &mut Vec<Effect>,
+    ) -> Route {
+        let def = self.series.get(id as usize).cloned().flatten();
+        let def = def.expect("a series is defined before its first sample");
+        let asset = def.asset(&self.spec.asset_label).to_owned();
+        let route = match self.assets.get(&asset) {
+            None if self.assets.len() >= self.spec.caps.max_assets as usize => Route::Shed,
+            known => {
+                let known = known.map(|&p| p as usize);
+                let p = known.unwrap_or_else(|| self.create(&asset, judge, out));
+                let partition = &self.partitions[p];
+                let full = partition.series_len() >= self.spec.caps.max_series as usize;
+                match (partition.find_series(&def), full) {
+                    (None, true) => Route::Shed,
+                    (found, _) => {
+                        let local_source = self.partitions[p].find_source(source);
+                        let local_source = local_source.unwrap_or_else(|| {
+                            self.feed(p, PartitionInput::Source(source.to_owned()), judge, out);
+                            self.partitions[p].find_source(source).expect("it was just added")
+                        });
+                        let series = found.unwrap_or_else(|| {
+                            self.feed(p, PartitionInput::Series(SeriesDef::clone(&def)), judge, out);
+                            self.partitions[p].find_series(&def).expect("it was just added")
+                        });
+                        Route::To { partition: p as u32, source: local_source, series }
+                    }
+                }
+            }
+        };
+        if self.routes.len() <= source_no {
+            self.routes.resize(source_no + 1, Vec::new());
+        }
+        let routes = &mut self.routes[source_no];
+        if routes.len() <= id as usize {
+            routes.resize(id as usize + 1, Route::Unknown);
+        }
+        routes[id as usize] = route;
+        route
+    }
+
+    /// Makes a partition that knows the current generation and baselines, and snapshots it: the first range of its
+    /// journal starts there.
+    fn create(&mut self, asset: &str, judge: &mut dyn Judge, out: &mut Vec<Effect>) -> usize {
+        let key = PartitionKey { program: self.program.clone(), lane: self.lane.clone(), asset: asset.to_owned() };
+        let mut partition = Partition::new(key);
+        if let Some(hash) = self.core.generation {
+            partition.apply(PartitionInput::Generation(hash), &self.world, judge, out);
+        }
+        for (tag, named) in &self.core.baselines {
+            partition.apply(PartitionInput::Baseline(tag.clone(), Some(named.clone())), &self.world, judge, out);
+        }
+        let (hash, bytes) = partition.snapshot();
+        // It holds nothing of the input that is being taken.
+        out.push(Effect::Snapshot { asset: asset.to_owned(), seq: self.core.seq - 1, hash, bytes });
+        if self.trace.as_deref() == Some(asset) {
+            partition.trace();
+        }
+        let at = self.partitions.len();
+        self.assets.insert(asset.to_owned(), at as u32);
+        self.partitions.push(partition);
+        at
+    }
+
+    fn feed(&mut self, partition: usize, input: PartitionInput, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        let before = out.len();
+        self.partitions[partition].apply(input, &self.world, judge, out);
+        self.count_decisions(&out[before..]);
+    }
+
+    fn count_decisions(&mut self, effects: &[Effect]) {
+        self.decisions_since += effects.iter().filter(|e| matches!(e, Effect::Decision { .. })).count() as u64;
+    }
+
+    fn broadcast(&mut self, input: &PartitionInput, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        for i in 0..self.partitions.len() {
+            self.feed(i, input.clone(), judge, out);
+        }
+    }
+
+    fn tick(&mut self, source: &str, now_ns: i64, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        let tick = now_ns - now_ns.rem_euclid(TICK_NS);
+        let known = self.core.ticks.entry(source.to_owned()).or_insert(i64::MIN);
+        if tick > *known {
+            *known = tick;
+            self.wake(source, tick, judge, out);
+        }
+    }
+
+    /// Tells the partitions of a source whose deadline has passed. Looks at every partition, once per tick of the
+    /// source: cheap against the samples of a tick, and nothing cached that a recovery would have to rebuild.
+    fn wake(&mut self, source: &str, now_ns: i64, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
+        for i in 0..self.partitions.len() {
+            let due = self.partitions[i].deadline().is_some_and(|d| d <= now_ns);
+            if due && self.partitions[i].find_source(source).is_some() {
+                self.feed(i, PartitionInput::Wake(now_ns), judge, out);
+            }
+        }
+    }
+
+    #[inline]
+    fn checkpoint_when_due(&mut self, out: &mut Vec<Effect>) {
+        if self.samples_since >= CHECKPOINT_SAMPLES || self.decisions_since >= CHECKPOINT_DECISIONS_MIN {
+            let decisions = CHECKPOINT_DECISIONS_MIN.max(CHECKPOINT_DECISIONS * self.partitions.len() as u64);
+            if self.samples_since >= CHECKPOINT_SAMPLES || self.decisions_since >= decisions {
+                self.write_checkpoint(out);
+            }
+        }
+    }
+
+    fn write_checkpoint(&mut self, out: &mut Vec<Effect>) {
+        self.samples_since = 0;
+        self.decisions_since = 0;
+        for partition in &mut self.partitions {
+            if !partition.is_clean() {
+                let (hash, bytes) = partition.snapshot();
+                let asset = partition.key().asset.clone();
+                out.push(Effect::Snapshot { asset, seq: self.core.seq, hash, bytes });
+            }
+        }
+        out.push(Effect::Checkpoint { seq: self.core.seq, bytes: cbor::encode(&self.core) });
+    }
+}

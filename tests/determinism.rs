@@ -1,0 +1,50 @@
+//! The same telemetry gives the same decisions, byte for byte, however it was cut into batches and spread over workers.
+
+use crate::support::hb::{Hb, PROGRAM, Plant, telemetry};
+
+/// Simulated seconds: with four pumps about 4,000 lines.
+const SECONDS: u64 = 1_000;
+
+#[test]
+fn batches_and_workers_change_no_byte() {
+    let telemetry = telemetry(1, SECONDS);
+    let mut first: Option<Run> = None;
+    for batch_frames in [1, 64, 4_096] {
+        for workers in [1, 2] {
+            let run = Run::of(Plant { batch_frames, workers, ..Plant::default() }, &telemetry);
+            let Some(first) = &first else {
+                assert!(run.decisions.len() > 300, "{} decisions", run.decisions.len());
+                first = Some(run);
+                continue;
+            };
+            let shown = format!("batch_frames {batch_frames}, workers {workers}");
+            let differs = first.decisions.iter().zip(&run.decisions).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{shown}: first decision that differs");
+            assert_eq!(first.decisions.len(), run.decisions.len(), "{shown}: decisions");
+            assert_eq!(first.counters, run.counters, "{shown}: counters");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_trouble_was_there() {
+    let run = Run::of(Plant::default(), &telemetry(1, SECONDS));
+    let count = |name: &str| run.counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1);
+    for name in ["frames", "samples", "rejects", "decisions.pass", "decisions.drift", "decisions.fail", "cases"] {
+        assert!(count(name) > 0, "no {name}: {:?}", run.counters);
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    decisions: Vec<Vec<u8>>,
+    counters: Vec<(String, u64)>,
+}
+
+impl Run {
+    fn of(plant: Plant, telemetry: &str) -> Run {
+        let hb = Hb::plant(plant, telemetry);
+        hb.done(&["daemon", "--once"]);
+        Run { decisions: hb.decisions(PROGRAM), counters: hb.counters(PROGRAM) }
+    }
+}

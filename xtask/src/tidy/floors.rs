@@ -1,0 +1,266 @@
+//! Keeps the modules of the daemon on floors: a module uses only what lies below it, and each world has one owner.
+
+use super::Finding;
+use super::rust;
+use super::tree::{File, Tree};
+use std::collections::{BTreeMap, BTreeSet};
+
+use Place::{Config, Floor, Utility};
+
+/// Where a module stands in the house.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    /// Used by all, uses no floor.
+    Utility,
+    /// A utility for composition and above: lower floors are handed options, never the whole configuration.
+    Config,
+    /// Uses lower floors and utilities; from the third on also its siblings.
+    Floor(u8),
+}
+
+/// Every module of `host/daemon/src`. The engine and the log are crates of their own below it.
+const TABLE: &[(&str, Place)] = &[
+    ("diagnostic", Utility),
+    ("clock", Utility),
+    ("telemetry", Utility),
+    ("config", Config),
+    // Signs for the state and for composition alike.
+    ("keys", Floor(1)),
+    // The outside worlds, each with one owner; they never meet.
+    ("state", Floor(WORLDS)),
+    ("plugin", Floor(WORLDS)),
+    ("policy", Floor(WORLDS)),
+    ("transport", Floor(WORLDS)),
+    // Composition.
+    ("generation", Floor(3)),
+    ("pipeline", Floor(3)),
+    ("dispatch", Floor(3)),
+    ("artifact", Floor(3)),
+    ("case", Floor(3)),
+    ("evidence", Floor(3)),
+    ("observe", Floor(3)),
+    ("replay", Floor(3)),
+    ("report", Floor(3)),
+    // The loop.
+    ("daemon", Floor(4)),
+    // Faces.
+    ("api", Floor(5)),
+    ("cli", Floor(5)),
+];
+
+/// Crates that are a door to one outside world, and the module that alone goes through it.
+const OWNERS: &[(&str, &str)] = &[
+    ("clap", "cli"),
+    ("luau_analysis", "policy"),
+    ("luau_common", "policy"),
+    ("minisign", "keys"),
+    ("mlua", "policy"),
+    ("redb", "state"),
+    ("wasmtime", "plugin"),
+];
+
+const WORLDS: u8 = 2;
+const SOURCE: &str = "host/daemon/src/";
+
+/// One module uses another; where that was seen first.
+type Uses = BTreeMap<(String, String), (String, usize)>;
+
+pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let modules: BTreeMap<&str, &File> = tree.of_kind("rs").filter_map(|f| Some((module(f)?, f))).collect();
+    let mut findings = Vec::new();
+    for (name, file) in &modules {
+        if place(name).is_none() {
+            let help = format!("give it a line in the table of {}; which floor does it stand on?", file!());
+            findings.push(Finding::new(&file.path, 1, format!("module `{name}` has no floor"), help));
+        }
+    }
+    let uses = uses(tree, &modules.keys().copied().collect());
+    let mut allowed = Uses::new();
+    for ((from, to), (path, line)) in uses {
+        // What has no floor was told above.
+        let (Some(a), Some(b)) = (place(&from), place(&to)) else { continue };
+        match judge(a, b) {
+            Ok(()) => drop(allowed.insert((from, to), (path, line))),
+            Err(help) => findings.push(Finding::new(&path, line, format!("`{from}` uses `{to}`"), help)),
+        }
+    }
+    findings.extend(circles(&allowed));
+    findings.extend(tree.of_kind("rs").flat_map(trespasses));
+    findings
+}
+
+fn place(module: &str) -> Option<Place> {
+    TABLE.iter().find(|(name, _)| *name == module).map(|(_, place)| *place)
+}
+
+/// The top-level module that a file belongs to; the two roots belong to none.
+fn module(file: &File) -> Option<&str> {
+    let inside = file.path.strip_prefix(SOURCE)?.strip_suffix(".rs")?;
+    let name = inside.split('/').next()?;
+    (!matches!(inside, "lib" | "main")).then_some(name)
+}
+
+fn judge(from: Place, to: Place) -> Result<(), &'static str> {
+    match (from, to) {
+        (Utility | Config | Floor(_), Utility) => Ok(()),
+        (Floor(n), Config) if n > WORLDS => Ok(()),
+        (Utility | Config | Floor(_), Config) => Err("take a struct of the options it needs; composition fills it"),
+        (Utility | Config, Floor(_)) => Err("a utility knows no floor; move what they share down"),
+        (Floor(a), Floor(b)) if b < a => Ok(()),
+        (Floor(WORLDS), Floor(WORLDS)) => Err("the owners of two outside worlds never meet; join them above"),
+        (Floor(a), Floor(b)) if a == b => Ok(()),
+        (Floor(_), Floor(_)) => Err("a module uses only lower floors; turn the call around or move the code up"),
+    }
+}
+
+fn uses(tree: &Tree, modules: &BTreeSet<&str>) -> Uses {
+    let mut uses = Uses::new();
+    for file in tree.of_kind("rs") {
+        let Some(from) = module(file) else { continue };
+        let depth = file.path[SOURCE.len()..].split('/').count();
+        for path in rust::paths(&rust::tokens(&file.text)) {
+            let Some(to) = target(&path, depth).filter(|to| *to != from && modules.contains(to)) else { continue };
+            uses.entry((from.to_owned(), to.to_owned())).or_insert_with(|| (file.path.clone(), path.line));
+        }
+    }
+    uses
+}
+
+/// The top-level module a path leads to, from a file `depth` modules below the root.
+fn target<'a>(path: &rust::RustPath<'a>, depth: usize) -> Option<&'a str> {
+    if path.segments.first() == Some(&"crate") {
+        return path.segments.get(1).copied();
+    }
+    let supers = path.segments.iter().take_while(|s| **s == "super").count();
+    (supers == depth + path.nested).then(|| path.segments.get(supers).copied())?
+}
+
+/// Uses of an outside world by a module that does not own it.
+fn trespasses(file: &File) -> Vec<Finding> {
+    let Some(module) = module(file) else { return Vec::new() };
+    let tokens = rust::tokens(&file.text);
+    let owned = rust::paths(&tokens).into_iter().filter_map(|path| {
+        let (krate, owner) = OWNERS.iter().find(|(krate, _)| path.segments[0] == *krate)?;
+        let help = format!("only `{owner}` uses it; ask for what you need in words of its own");
+        (*owner != module).then(|| Finding::new(&file.path, path.line, format!("`{module}` uses {krate}"), help))
+    });
+    owned.collect()
+}
+
+/// One finding for each circle, at its first use.
+fn circles(uses: &Uses) -> Vec<Finding> {
+    let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (from, to) in uses.keys() {
+        next.entry(from).or_default().push(to);
+    }
+    let mut findings = Vec::new();
+    let mut done = BTreeSet::new();
+    for start in next.keys() {
+        let mut trail = vec![*start];
+        visit(&next, &mut trail, &mut done, &mut |circle| {
+            let (path, line) = &uses[&(circle[0].to_owned(), circle[1].to_owned())];
+            let message = format!("modules use each other in a circle: {}", circle.join(" -> "));
+            let steps = circle.windows(2).map(|s| &uses[&(s[0].to_owned(), s[1].to_owned())]);
+            let steps: Vec<String> = steps.map(|(path, line)| format!("{path}:{line}")).collect();
+            let help = format!("cut it at one of {}: move what they share to a module below both", steps.join(", "));
+            findings.push(Finding::new(path, *line, message, help));
+        });
+    }
+    findings
+}
+
+fn visit<'a>(
+    next: &BTreeMap<&'a str, Vec<&'a str>>,
+    trail: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+    report: &mut dyn FnMut(&[&'a str]),
+) {
+    let Some(here) = trail.last().copied() else { return };
+    if done.contains(here) {
+        return;
+    }
+    for to in next.get(here).into_iter().flatten() {
+        if let Some(at) = trail.iter().position(|t| t == to) {
+            report(&[&trail[at..], &[*to]].concat());
+        } else {
+            trail.push(to);
+            visit(next, trail, done, report);
+            trail.pop();
+        }
+    }
+    done.insert(here);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+
+    fn check(files: &[(&str, &str)], expected: &[&str]) {
+        let files: Vec<_> = files.iter().map(|(path, text)| (format!("host/daemon/src/{path}"), *text)).collect();
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let expected: Vec<_> = expected.iter().map(|e| format!("host/daemon/src/{e}")).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        fixture::check(super::check, &files, &expected);
+    }
+
+    #[test]
+    fn lower_floors_and_utilities_may_be_used() {
+        check(
+            &[
+                ("lib.rs", "pub mod state; pub use state::Store;"),
+                ("main.rs", "use hb::cli;"),
+                ("state.rs", "use crate::{diagnostic::Diagnostic, keys};\nuse hb_log::hash;"),
+                ("keys.rs", ""),
+                ("diagnostic.rs", "mod text;"),
+                ("config.rs", "use crate::diagnostic;"),
+                ("pipeline.rs", "use crate::{config::Config, state, generation};"),
+                ("generation.rs", "fn f() -> crate::state::Store {}"),
+            ],
+            &[],
+        );
+    }
+
+    #[test]
+    fn higher_floors_and_other_worlds_may_not() {
+        check(
+            &[
+                ("state.rs", ""),
+                ("state/read.rs", "\nuse super::super::plugin::Host;\nmod m { use super::super::super::pipeline; }"),
+                ("plugin.rs", "// crate::state\nconst S: &str = \"crate::state\";\nfn f() { crate::config::read() }"),
+                ("pipeline.rs", ""),
+                ("config.rs", "use crate::state::{Store, Reader};"),
+            ],
+            &[
+                "config.rs:1: `config` uses `state`",
+                "plugin.rs:3: `plugin` uses `config`",
+                "state/read.rs:2: `state` uses `plugin`",
+                "state/read.rs:3: `state` uses `pipeline`",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_module_without_a_floor_is_told() {
+        check(&[("surprise/inner.rs", "")], &["surprise/inner.rs:1: module `surprise` has no floor"]);
+    }
+
+    #[test]
+    fn an_outside_world_has_one_owner() {
+        check(
+            &[("state.rs", "use redb::Database;"), ("case.rs", "// redb::x\nfn f(e: redb::Error) {}")],
+            &["case.rs:2: `case` uses redb"],
+        );
+    }
+
+    #[test]
+    fn siblings_above_may_meet_but_not_in_a_circle() {
+        check(
+            &[
+                ("case.rs", "use crate::evidence;"),
+                ("evidence.rs", "use crate::replay;"),
+                ("replay.rs", "\nuse crate::case;"),
+            ],
+            &["case.rs:1: modules use each other in a circle: case -> evidence -> replay -> case"],
+        );
+    }
+}
