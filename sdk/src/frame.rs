@@ -73,6 +73,11 @@ impl<'a> Batch<'a> {
             received_ns: c.received_ns[index],
         }
     }
+
+    /// The frames in order.
+    pub fn iter(&self) -> FrameIter<'a> {
+        FrameIter { batch: *self, next: 0 }
+    }
 }
 
 impl<'a> IntoIterator for &Batch<'a> {
@@ -89,7 +94,7 @@ impl<'a> IntoIterator for Batch<'a> {
     type IntoIter = FrameIter<'a>;
 
     fn into_iter(self) -> FrameIter<'a> {
-        FrameIter { batch: self, next: 0 }
+        self.iter()
     }
 }
 

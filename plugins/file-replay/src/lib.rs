@@ -166,7 +166,7 @@ impl FileReplay {
         let batch = inbox.batch();
         let jsonl = |origin: &str| self.files.get(origin).is_some_and(|file| file.memory.header.is_none());
         let mut last_origin = None;
-        let plain = batch.into_iter().all(|frame| {
+        let plain = batch.iter().all(|frame| {
             // A line that begins or ends with white space may be blank or end in a carriage return; one that begins
             // within a character is not UTF-8, though it might be together with the line before it.
             let fits = match frame.bytes {

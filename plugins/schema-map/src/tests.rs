@@ -1,9 +1,8 @@
 //! What a user sees of a mapping file.
 
 use super::SchemaMap;
-use hb_sdk::Fault;
-use hb_sdk::SeriesKind::{Boolean, Counter, Gauge, State};
 use hb_sdk::testkit::{NormalizerKit, RECEIVED_NS, Report, TestFrame, assert_pure, host};
+use hb_sdk::{Fault, SeriesKind};
 
 /// Runs the frames in all kinds of batches and writes what became of each:
 /// `metric{labels}=value unit @ns since new year`.
@@ -113,6 +112,7 @@ fn kinds_and_states_reach_the_host() {
     let again = line.replace("open", "shut");
     let report = kit.run(&[line.as_str().into(), again.as_str().into(), line.as_str().into()]);
     let kinds: Vec<_> = report.samples.iter().take(5).map(|r| r.kind).collect();
+    use SeriesKind::{Boolean, Counter, Gauge, State};
     assert_eq!(kinds, [State, Boolean, Counter, Gauge, Boolean]);
     let doors: Vec<_> = report.samples.iter().filter(|r| r.metric == "door").map(|r| r.value).collect();
     assert_eq!(doors, [0.0, 1.0, 0.0]);

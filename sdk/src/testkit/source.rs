@@ -69,7 +69,7 @@ impl<S: Source> SourceKit<S> {
         assert!(answer.rejects.is_sorted_by(|a, b| a.frame < b.frame), "rejects repeat or fall");
         assert!(answer.rejects.iter().all(|r| (r.frame as usize) < taken), "rejected a frame it left");
         let batch = crate::frame::Batch::new(b);
-        let frames = batch.into_iter().map(|f| TestFrame {
+        let frames = batch.iter().map(|f| TestFrame {
             bytes: f.bytes.to_vec(),
             origin: f.origin.to_owned(),
             received_ns: f.received_ns,

@@ -78,14 +78,4 @@ impl Mapper {
         out.sample(entry.series, time.unwrap_or(frame.received_ns), value);
         Ok(())
     }
-
-    fn new_topic_entry(&mut self, frame: &Frame<'_>, hit: Option<&Hit>, boolean: bool) -> Result<Entry, String> {
-        let metric = hit.and_then(|hit| self.plan.topics.metric(hit));
-        let metric = metric.ok_or_else(|| format!("topic `{}` has no metric", excerpt(frame.origin)))?;
-        let kind = metric.kind.unwrap_or(if boolean { SeriesKind::Boolean } else { SeriesKind::Gauge });
-        let series = define(&metric.name, &metric.unit, kind, &self.labels(frame, hit))?;
-        let entry = Entry { series, kind: metric.kind, convert: metric.convert };
-        self.entries.insert(self.key.as_slice().into(), entry);
-        Ok(entry)
-    }
 }
