@@ -162,3 +162,67 @@ macro_rules! export_normalizer {
         };
     };
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::testkit::{NormalizerKit, assert_pure};
+    use crate::{SeriesKind, define};
+
+    /// Does what each frame's letters say: s sample, n NaN, e event, r reject, i ignore.
+    struct Puppet(Series);
+
+    impl Normalizer for Puppet {
+        fn configure(_: &str) -> Result<Self, Fault> {
+            define("m", "", SeriesKind::Gauge, &[]).map(Self).map_err(Fault::Fatal)
+        }
+
+        fn frame(&mut self, frame: Frame<'_>, out: &mut Out) {
+            for letter in frame.bytes {
+                match letter {
+                    b's' => out.sample(self.0, frame.received_ns, 1.0),
+                    b'n' => out.sample(self.0, frame.received_ns, f64::NAN),
+                    b'e' => out.event("test", frame.received_ns, b"body", &[("k", "v")]),
+                    b'r' => out.reject(format!("at {}", frame.index)),
+                    _ => out.ignore(),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_frame_ends_in_exactly_one_way() {
+        let frames = ["ss", "sr", "er", "i", "", "se", "n", "si", "ri"].map(Into::into);
+        let report = NormalizerKit::<Puppet>::new("").unwrap().run(&frames);
+        let rejects: Vec<_> = report.rejects.iter().map(|r| (r.frame, r.reason.as_str())).collect();
+        assert_eq!(
+            rejects,
+            [
+                (1, "at 1"),
+                (2, "at 2"),
+                (4, "the plugin said nothing about this frame"),
+                (6, "a value is not a finite number"),
+                (8, "at 8"),
+            ]
+        );
+        assert_eq!(report.samples.iter().map(|r| r.frame).collect::<Vec<_>>(), [0, 0, 5, 7]);
+        assert_eq!((report.events.len(), report.events[0].frame, report.ignored), (1, 5, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "means something else")]
+    fn an_answer_that_counts_frames_is_found_out() {
+        struct Counter(Puppet, f64);
+        impl Normalizer for Counter {
+            fn configure(settings: &str) -> Result<Self, Fault> {
+                Ok(Self(Puppet::configure(settings)?, 0.0))
+            }
+
+            fn frame(&mut self, frame: Frame<'_>, out: &mut Out) {
+                self.1 += 1.0;
+                out.sample(self.0.0, frame.received_ns, self.1);
+            }
+        }
+        assert_pure::<Counter>("", &["a".into(), "b".into()]);
+    }
+}

@@ -130,3 +130,56 @@ mod host {
 mod host {
     pub(super) use crate::testkit::host::{define, state_code};
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::testkit::host;
+
+    #[test]
+    fn a_series_is_asked_for_once_and_a_refusal_each_time() {
+        host::reset();
+        host::set_max_series(2);
+        let mut table = SeriesTable::default();
+        let mut id = |metric: &str, asset: &str| table.id(metric, "kW", SeriesKind::Gauge, &[("asset", asset)]);
+        let first = id("power", "m1").unwrap();
+        assert_eq!(id("power", "m1"), Ok(first));
+        assert_ne!(id("power", "m2"), Ok(first));
+        assert_eq!(host::define_calls(), 2);
+        assert!(id("power", "m3").is_err() && id("power", "m3").is_err());
+        assert_eq!(host::define_calls(), 4);
+    }
+
+    #[test]
+    fn texts_do_not_run_into_each_other() {
+        host::reset();
+        let mut table = SeriesTable::default();
+        let mut id = |labels: &[(&str, &str)]| table.id("m", "", SeriesKind::Gauge, labels).unwrap();
+        assert_ne!(id(&[("a", "bc")]), id(&[("ab", "c")]));
+        assert_ne!(id(&[("a", "b"), ("c", "d")]), id(&[("a", "b")]));
+    }
+
+    #[test]
+    fn codes_belong_to_state_series() {
+        host::reset();
+        let mut table = SeriesTable::default();
+        let door = table.id("door", "", SeriesKind::State, &[]).unwrap();
+        let (open, shut) = (table.code(door, "open"), table.code(door, "shut"));
+        assert!(open.is_ok() && shut.is_ok() && open != shut);
+        assert_eq!(table.code(door, "open"), open);
+        let load = table.id("load", "", SeriesKind::Gauge, &[]).unwrap();
+        assert!(table.code(load, "open").is_err());
+    }
+
+    #[test]
+    fn the_hash_tells_lengths_apart() {
+        let hash = |bytes: &[u8]| {
+            let mut hasher = ByteHasher::default();
+            hasher.write(bytes);
+            hasher.finish()
+        };
+        assert_ne!(hash(b""), hash(b"\0"));
+        assert_ne!(hash(b"\0"), hash(b"\0\0"));
+        assert_ne!(hash(b"abcdefgh"), hash(b"abcdefgh\0"));
+    }
+}

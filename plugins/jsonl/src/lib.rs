@@ -2,6 +2,7 @@
 
 use hb_sdk::{Delivery, Document, Fault, Point, Points, SeriesKind, Sink, time, write_output};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// When the output could not be written (disk full, pipe closed), the world needs this long at least.
@@ -69,10 +70,10 @@ struct PointLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<BTreeMap<&'a str, &'a str>>,
     #[serde(flatten)]
-    flat_labels: BTreeMap<&'a str, &'a str>,
+    flat_labels: BTreeMap<Cow<'a, str>, &'a str>,
 }
 
-/// Fields of a bare point; a label of one of these names is left out of it.
+/// Fields of a bare point; a label of one of these names is written as `label_<name>`, so that none hides the other.
 const TAKEN: [&str; 4] = ["timestamp", "metric", "value", "unit"];
 
 impl Jsonl {
@@ -104,13 +105,17 @@ impl Jsonl {
             flat_labels: if envelope {
                 BTreeMap::new()
             } else {
-                labels().filter(|(key, _)| !TAKEN.contains(key)).collect()
+                labels().map(|(key, value)| (flat_name(key), value)).collect()
             },
         };
         serde_json::to_writer(&mut *lines, &line)?;
         lines.push(b'\n');
         Ok(())
     }
+}
+
+fn flat_name(label: &str) -> Cow<'_, str> {
+    if TAKEN.contains(&label) { Cow::Owned(format!("label_{label}")) } else { Cow::Borrowed(label) }
 }
 
 fn kind_name(kind: SeriesKind) -> &'static str {
@@ -159,6 +164,12 @@ mod tests {
              {\"timestamp\":\"2026-01-01T00:00:00.000000000Z\",\"metric\":\"power\",\"value\":1.5,\"unit\":\"kW\",\
              \"asset\":\"m\\\"1\"}\n"
         );
+    }
+
+    #[test]
+    fn a_label_hides_no_field_of_a_bare_point() {
+        assert_eq!(flat_name("value"), "label_value");
+        assert_eq!(flat_name("asset"), "asset");
     }
 
     #[test]
