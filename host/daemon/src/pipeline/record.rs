@@ -101,7 +101,9 @@ impl Recorder {
     ) -> Result<Self, PipelineError> {
         let program = generation.program.clone();
         let reader = state.reader()?;
+        tracing::debug!(lane, commits = reader.commits()?, "recovering lane");
         let Recovered { engine, judge, book } = recover(&reader, &program, lane)?;
+        tracing::debug!(lane, seq = engine.seq(), "lane recovered");
         let stored = book.len();
         let log_size = reader.entry_count()?;
         let mut recorder = Recorder {
@@ -247,8 +249,10 @@ impl Recorder {
         for ((source, plugin, reason), (count, sample)) in std::mem::take(&mut self.quarantine) {
             commit.quarantine.push(QuarantineRow { source, plugin, reason, count, sample });
         }
+        tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
         let committed = self.state.commit(commit, &self.signer)?;
         self.log_size = committed.checkpoint.size;
+        tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
