@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, its helpers too")]
 
+mod cli;
+mod crash;
 mod determinism;
+mod evidence;
 mod plugins;
+mod yardstick;
 
 mod support {
     pub(crate) mod guests;
