@@ -70,6 +70,7 @@ pub(crate) fn check(global: &Global) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
     Sinks::open(&file)?;
+    generation.units.iter().try_for_each(Feed::check)?;
     let checked = Checked {
         config: file.path.clone(),
         generation: generation.hash.to_string(),

@@ -18,7 +18,9 @@ use super::{Cursor, Faulted, Normalized, PipelineError, Refused};
 use crate::clock;
 use crate::config::TransportConfig;
 use crate::generation::{Part, Unit};
-use crate::plugin::{self, Attribute, Breaker, Frames, HostCalls, NormalizerInstance, Polled, SourceInstance};
+use crate::plugin::{
+    self, Attribute, Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, Polled, SourceInstance,
+};
 use crate::transport::{FileEvent, FileOptions, Position, Progress, RawFrames, Transport, TransportOptions};
 
 /// Batches between two threads: one being worked on, one waiting.
@@ -91,6 +93,14 @@ struct Cut {
 }
 
 impl Feed {
+    /// Starts a unit's plugins and lets them go: only they can say whether their settings make sense together.
+    pub fn check(unit: &Unit) -> Result<(), PipelineError> {
+        let book = SeriesBook::default();
+        start_source(unit, &book)?;
+        start_normalizer(unit, &book)?;
+        Ok(())
+    }
+
     /// Starts a unit where `resume` says, or at its beginning.
     pub fn start(
         unit: &Unit,
@@ -111,25 +121,17 @@ impl Feed {
             max_line_bytes: limits.max_line_bytes as usize,
         };
         let transport = Transport::open(TransportOptions::File(options), position.as_ref())?;
-        let plugin_failed = |part: &Part, fault| PipelineError::Plugin {
-            source_name: unit.name.clone(),
-            plugin: part.record.plugin.clone(),
-            fault,
-        };
-        let calls = |part: &Part| Box::new(Calls { plugin: part.record.plugin.clone(), book: book.clone() });
-        let mut source = SourceInstance::new(&unit.source.loaded, &unit.source.settings, calls(&unit.source))
-            .map_err(|f| plugin_failed(&unit.source, f))?;
+        let mut source = start_source(unit, book)?;
         let cursor = resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() });
-        source.open(cursor.plugin.as_deref()).map_err(|f| plugin_failed(&unit.source, f))?;
+        source.open(cursor.plugin.as_deref()).map_err(|f| plugin_failed(unit, &unit.source, f))?;
         let name: Arc<str> = unit.name.as_str().into();
         let (mut jobs, mut turns, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..unit.workers.max(1) {
             let (to_worker, inbox) = bounded::<Job>(QUEUE_BATCHES);
             let (to_taker, turn) = bounded::<Message>(QUEUE_BATCHES);
-            let part = &unit.normalizer;
-            let instance = NormalizerInstance::new(&part.loaded, &part.settings, calls(part))
-                .map_err(|f| plugin_failed(part, f))?;
-            let worker = Worker { source: Arc::clone(&name), plugin: part.record.plugin.clone(), instance };
+            let instance = start_normalizer(unit, book)?;
+            let plugin = unit.normalizer.record.plugin.clone();
+            let worker = Worker { source: Arc::clone(&name), plugin, instance };
             threads.push(spawn("hb-normalize", move || worker.run(&inbox, &to_taker))?);
             jobs.push(to_worker);
             turns.push(turn);
@@ -501,6 +503,24 @@ impl HostCalls for Calls {
     fn output(&mut self, _bytes: &[u8]) -> Result<(), String> {
         Err("sources and normalizers have no output".into())
     }
+}
+
+fn start_source(unit: &Unit, book: &SeriesBook) -> Result<SourceInstance, PipelineError> {
+    let part = &unit.source;
+    SourceInstance::new(&part.loaded, &part.settings, calls(part, book)).map_err(|f| plugin_failed(unit, part, f))
+}
+
+fn start_normalizer(unit: &Unit, book: &SeriesBook) -> Result<NormalizerInstance, PipelineError> {
+    let part = &unit.normalizer;
+    NormalizerInstance::new(&part.loaded, &part.settings, calls(part, book)).map_err(|f| plugin_failed(unit, part, f))
+}
+
+fn calls(part: &Part, book: &SeriesBook) -> Box<Calls> {
+    Box::new(Calls { plugin: part.record.plugin.clone(), book: book.clone() })
+}
+
+fn plugin_failed(unit: &Unit, part: &Part, fault: PluginFault) -> PipelineError {
+    PipelineError::Plugin { source_name: unit.name.clone(), plugin: part.record.plugin.clone(), fault }
 }
 
 fn refused(plugin: &str, reason: &str, ordinal: u64, frame: &[u8]) -> Refused {
