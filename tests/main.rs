@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod determinism;
 mod evidence;
+mod hostile;
 mod plugins;
 mod yardstick;
 
