@@ -515,7 +515,7 @@ fn start_normalizer(unit: &Unit, book: &SeriesBook) -> Result<NormalizerInstance
     NormalizerInstance::new(&part.loaded, &part.settings, calls(part, book)).map_err(|f| plugin_failed(unit, part, f))
 }
 
-fn calls(part: &Part, book: &SeriesBook) -> Box<Calls> {
+fn calls(part: &Part, book: &SeriesBook) -> Box<dyn HostCalls> {
     Box::new(Calls { plugin: part.record.plugin.clone(), book: book.clone() })
 }
 
