@@ -68,24 +68,24 @@ struct Tour {
 impl Tour {
     fn walk(&mut self) -> Result<Found> {
         let mut found = Found { fault_began: telemetry::fault_began(), ..Found::default() };
-        self.chapter("Set up: a config, a schema, a key. `check` starts nothing and finds every mistake.");
+        chapter("Set up: a config, a schema, a key. `check` starts nothing and finds every mistake.");
         self.expect("hb keys init", 0)?;
         self.expect("hb check", 0)?;
         self.expect("tail -n 1 clean.jsonl", 0)?;
 
-        self.chapter("Learn: an hour in which all was well becomes the baseline `golden`.");
+        chapter("Learn: an hour in which all was well becomes the baseline `golden`.");
         self.expect("hb ingest clean.jsonl --out clean", 0)?;
         self.expect("head -n 4 clean/metrics.csv", 0)?;
         self.expect("hb baseline create --from clean", 0)?;
         self.expect("hb baseline promote --version 1 --tag golden", 0)?;
 
-        self.chapter("Judge: today's telemetry. One press draws more and more power, and five lines are broken.");
+        chapter("Judge: today's telemetry. One press draws more and more power, and five lines are broken.");
         self.expect("hb daemon --once", 0)?;
         self.expect("hb status", 0)?;
         self.expect("hb quarantine list", 0)?;
         self.judge(&mut found)?;
 
-        self.chapter("Prove: the evidence of the case, checked by tools that know nothing of hb.");
+        chapter("Prove: the evidence of the case, checked by tools that know nothing of hb.");
         let case = found.case.clone();
         self.expect(&format!("hb export evidence-pack --case {case} --out case.zip"), 0)?;
         let pack = format!("evidence_packs/evidence_{case}");
@@ -97,9 +97,7 @@ impl Tour {
         let verified = self.expect(&format!("hb verify case.zip --key {HOST_KEY}"), 0)?;
         found.verified = stock == 0 && verified == 0;
 
-        self.chapter(
-            "Doubt: somewhere else, without config and state, the decision is made again from the pack alone.",
-        );
+        chapter("Doubt: somewhere else, without config and state, the decision is made again from the pack alone.");
         fs::create_dir_all(self.dir.join("elsewhere"))?;
         let replayed = self.expect("cd elsewhere && hb replay ../case.zip", 0)?;
         found.reproduced = replayed == 0;
@@ -108,7 +106,7 @@ impl Tour {
         let bad = self.show(&format!("hb verify bad.zip --key {HOST_KEY}"))?;
         self.check(bad != 0, "a changed pack must not verify");
 
-        self.chapter("Gate: the same judgement for a script. Damage a good recording on purpose and see it stopped.");
+        chapter("Gate: the same judgement for a script. Damage a good recording on purpose and see it stopped.");
         fs::create_dir_all(self.dir.join("hurt"))?;
         self.expect("hb analyze clean --baseline golden", 0)?;
         let inject = "cp clean/* hurt/ && hb inject --fault value_corruption --input clean/metrics.csv \
@@ -169,12 +167,8 @@ impl Tour {
         say!("  quarantined  {} lines", f.quarantined);
         say!("\nLook further:\n");
         say!("  cd {} && export PATH={}:$PATH", self.dir.display(), bin.display());
-        say!("  xdg-open evidence_packs/evidence_{}/data/report.html", f.case);
+        say!("  xdg-open evidence_packs/evidence_{}/data/drift_report.html", f.case);
         say!("  hb status; hb log --help; less hb.yaml");
-    }
-
-    fn chapter(&self, text: &str) {
-        say!("\n== {text}");
     }
 
     /// Runs and shows a command that must end with `code`.
@@ -225,6 +219,10 @@ impl Tour {
         }
         shell.output().context("sh")
     }
+}
+
+fn chapter(text: &str) {
+    say!("\n== {text}");
 }
 
 /// A fresh directory with config, schema, policies, publisher's key and two hours of telemetry.
