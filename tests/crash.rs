@@ -1,16 +1,15 @@
 //! Killed at fifty moments and started again each time, a daemon ends with the same decisions as one never killed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Stdio;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use hb::pipeline::journal::{self, Row};
 use hb::state::{Options, State};
 use hb_log::sign::PublicKey;
 
-use crate::support::hb::{Dice, Hb, PROGRAM, Plant, telemetry};
+use crate::support::hb::{Dice, Hb, PROGRAM, Plant, SILENCE, lines_of, telemetry};
 
 /// Kills altogether at least.
 const KILLS: usize = 50;
@@ -23,9 +22,6 @@ const STARTS_MAX: usize = 200;
 
 /// Simulated seconds: enough commits for every start that gets on.
 const SECONDS: u64 = 2_500;
-
-/// A child that says nothing for this long hangs.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// A kill comes this long behind its line at most, us; a commit takes some thousands.
 const DELAY_US_MAX: u64 = 1_500;
@@ -82,6 +78,9 @@ fn fifty_kills_lose_nothing_and_double_nothing() {
 }
 
 const PLACES: [Place; 3] = [Place::Recovering, Place::BeforeCommit, Place::AfterCommit];
+
+/// What the lines say that tell where a child is.
+const WORDS: [&str; 4] = ["recovering lane", "lane recovered", "committing", "committed"];
 
 /// What a killed child said last.
 struct Last {
@@ -144,22 +143,9 @@ fn kill_once(hb: &Hb, aim: Place, dice: &mut Dice) -> Last {
     let status = child.wait().unwrap();
     assert!(status.code().is_none(), "it ended before the kill: {status}");
     seen.extend(lines.iter());
+    seen.retain(|line| WORDS.iter().any(|word| line.contains(word)));
     let number = |line: &String| line.split("txn=").nth(1).and_then(|n| n.trim().parse().ok());
     Last { reported: seen.iter().rev().find_map(number), line: seen.pop().unwrap() }
-}
-
-/// A child's stderr, line by line; the channel closes when the child is gone.
-fn lines_of(child: &mut Child) -> Receiver<String> {
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            if ["recovering lane", "lane recovered", "committing", "committed"].iter().any(|w| line.contains(w)) {
-                let _ = sender.send(line);
-            }
-        }
-    });
-    lines
 }
 
 /// Commits that are durable, after the whole log was verified; in a copy, so that the state stays as it was left.

@@ -7,7 +7,7 @@ use hb_log::bag::Files;
 use hb_log::pack;
 use hb_log::sign::PublicKey;
 
-use crate::support::hb::{Dice, Hb, Output, Plant, telemetry};
+use crate::support::hb::{Dice, Hb, Output, Plant, SILENCE, lines_of, telemetry};
 
 /// Simulated seconds: long enough for a FAIL, short enough for small packs.
 const SECONDS: u64 = 480;
@@ -123,6 +123,61 @@ fn no_flipped_byte_goes_unnoticed() {
     }
     flip(&hb.path("pack.zip"), dice.next());
     assert_eq!(hb.run(&["verify", "pack.zip", "--key", "state/keys/host.pub"]).code, DATA);
+}
+
+#[test]
+fn a_kill_before_the_packing_leaves_no_case_without_a_pack() {
+    let plant = Plant { evidence: true, batch_frames: 64, commit_samples: 200, ..Plant::default() };
+    let hb = Hb::plant(plant, &telemetry(4, SECONDS));
+    let mut cases = 0;
+    // One more commit each time, until one of them opened a case.
+    for nth in 4.. {
+        until(&hb, &["daemon", "--once"], "committed", nth);
+        cases = hb.json(&["status"])["cases"].as_array().unwrap().len();
+        if cases > 0 {
+            break;
+        }
+    }
+    assert!(cases > 0 && !hb.path("evidence_packs").exists(), "the kill came too late");
+    hb.done(&["daemon", "--once"]);
+    assert_eq!(packs(&hb), hb.json(&["status"])["counters"]["cases"].as_u64().unwrap() as usize);
+    let again = hb.done(&["daemon", "--once"]);
+    assert!(!again.stderr.contains("evidence: "), "packed twice: {again:#?}");
+}
+
+#[test]
+fn a_daemon_without_end_packs_at_once() {
+    let hb = Hb::plant(Plant { evidence: true, ..Plant::default() }, &telemetry(4, SECONDS));
+    let config = std::fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    hb.write("hb.yaml", &config.replace("path: telemetry.jsonl", "path: telemetry.jsonl, follow: true"));
+    until(&hb, &["daemon"], "evidence: ", 1);
+    assert!(packs(&hb) > 0);
+    let pack = first_pack(&hb);
+    hb.done(&["verify", pack.to_str().unwrap(), "--key", "state/keys/host.pub"]);
+}
+
+/// Runs `hb` and kills it when a word came for the nth time.
+fn until(hb: &Hb, args: &[&str], word: &str, nth: usize) {
+    let mut command = hb.command(args);
+    command.env("RUST_LOG", "hb::pipeline::record=debug").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = lines_of(&mut child);
+    let mut seen = Vec::new();
+    while seen.iter().filter(|l: &&String| l.contains(word)).count() < nth {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => seen.push(line),
+            Err(e) => {
+                let _ = child.kill();
+                panic!("{e} before `{word}` came {nth} times: {seen:#?}");
+            }
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn packs(hb: &Hb) -> usize {
+    std::fs::read_dir(hb.path("evidence_packs")).unwrap().count()
 }
 
 /// A plant in which something failed and was packed.

@@ -1,8 +1,11 @@
 //! Runs the real `hb` in a directory of its own, with the built plugins, the shipped policies and simulated telemetry.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use hb::state::{DecisionFilter, Options, State};
 use tempfile::TempDir;
@@ -12,6 +15,9 @@ pub(crate) const PROGRAM: &str = "plant";
 
 /// Seconds of simulated telemetry that are clean: a baseline may be made from them.
 pub(crate) const CLEAN_SEC: u64 = 300;
+
+/// A child that says nothing for this long hangs.
+pub(crate) const SILENCE: Duration = Duration::from_mins(1);
 
 /// Where simulated telemetry begins.
 const BEGIN: &str = "2026-01-01T00:00:00Z";
@@ -124,8 +130,7 @@ impl Hb {
     /// The live counters.
     pub(crate) fn counters(&self, program: &str) -> Vec<(String, u64)> {
         let state = State::open(&self.path("state"), Options::default()).unwrap();
-        let counters = state.reader().unwrap().counters(program, "live").unwrap();
-        counters
+        state.reader().unwrap().counters(program, "live").unwrap()
     }
 }
 
@@ -136,6 +141,19 @@ impl Output {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Output { code: done.status.code().unwrap_or(-1), stdout: text(&done.stdout), stderr: text(&done.stderr) }
     }
+}
+
+/// A child's stderr, line by line; the channel closes when the child is gone.
+pub(crate) fn lines_of(child: &mut Child) -> Receiver<String> {
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            // Nobody listens any more when a test has ended.
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 /// Gives a command the built plugins and the shipped policies, and nothing of the caller's settings.

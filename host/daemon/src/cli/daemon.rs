@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hb_engine::decision::Status;
+use hb_log::cbor;
 use serde::Serialize;
 
 use super::evidence::write_pack;
@@ -20,6 +21,7 @@ use crate::generation::Generation;
 use crate::pipeline::PipelineError;
 use crate::pipeline::drive::{self, Watch};
 use crate::pipeline::record::{CommitLimits, Outcome, Recorder};
+use crate::state::Commit;
 
 /// The lane of the daemon.
 pub(crate) const LIVE: &str = "live";
@@ -39,7 +41,7 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
     let sinks = Sinks::open(&file)?;
     let (summary, mut recorder) = run(&file, &generation, LIVE, args.once, sinks)?;
     if file.config.evidence.on_fail {
-        pack_cases(&mut recorder, &file.config, &summary.cases)?;
+        pack_due(&mut recorder, &file.config)?;
     }
     global.print(&summary.shown, Shown::text);
     Ok(exit::OK)
@@ -92,8 +94,11 @@ pub(crate) fn run(
         eager: !once,
     };
     let mut recorder = Recorder::open(state, signer, generation, lane, limits)?;
-    let mut talk =
-        Talk { shown: Shown { lane: lane.to_owned(), ..Shown::default() }, cases: Vec::new(), quiet: once, sinks };
+    // A run over old files packs at its end; one that has no end packs at once.
+    let packs = (lane == LIVE && !once && config.evidence.on_fail).then_some(config);
+    let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
+    let mut talk = Talk { shown, cases: Vec::new(), quiet: once, sinks, packs };
+    talk.pack(&mut recorder);
     // Nothing sets it yet: a signal ends the process, and the next start goes on from the last commit.
     let stop = Arc::new(AtomicBool::new(false));
     let drive = if once { drive::run_once } else { drive::run_forever };
@@ -110,16 +115,59 @@ pub(crate) fn pack_cases(recorder: &mut Recorder, config: &Config, cases: &[Case
     Ok(())
 }
 
+/// Packs the live cases that are not packed yet: those of this run, and those a killed one left behind.
+fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), Failure> {
+    let program = config.program.as_str();
+    let reader = recorder.state().reader()?;
+    let mut due = Vec::new();
+    for (id, bytes) in reader.cases(program)? {
+        if reader.meta(program, &packed_name(&id))?.is_none() {
+            due.push(cbor::decode::<Case>(&bytes).map_err(|e| PipelineError::corrupt("case", e))?);
+        }
+    }
+    drop(reader);
+    due.retain(|case| case.lane == LIVE);
+    due.sort_by_key(|case| case.entry);
+    for case in &due {
+        pack_cases(recorder, config, std::slice::from_ref(case))?;
+        // Noted only now: killed in between, the next start makes the same pack again and finds it there.
+        let meta = vec![(packed_name(&case.id), vec![PACKED_V])];
+        let noted = Commit { program: program.to_owned(), meta, ..Commit::default() };
+        recorder.with_state(|state, signer| state.commit(noted, signer))?;
+    }
+    Ok(())
+}
+
+/// Version of the note that a case was packed.
+const PACKED_V: u8 = 1;
+
+fn packed_name(case: &str) -> String {
+    format!("packed/{case}")
+}
+
 /// Tells the operator what happened.
-struct Talk {
+struct Talk<'c> {
     shown: Shown,
     cases: Vec<Case>,
     quiet: bool,
     sinks: Sinks,
+    /// The config, when cases are packed at once.
+    packs: Option<&'c Config>,
 }
 
-impl Watch for Talk {
-    fn committed(&mut self, _: &mut Recorder, outcome: Outcome) -> Result<(), PipelineError> {
+impl Talk<'_> {
+    /// Packs what is due. A full disk for packs stops no judging: they are tried again with the next case or start.
+    fn pack(&self, recorder: &mut Recorder) {
+        if let Some(config) = self.packs
+            && let Err(failure) = pack_due(recorder, config)
+        {
+            eprint!("{}", failure.found.render(false));
+        }
+    }
+}
+
+impl Watch for Talk<'_> {
+    fn committed(&mut self, recorder: &mut Recorder, outcome: Outcome) -> Result<(), PipelineError> {
         for d in &outcome.notable {
             *self.shown.notable.entry(d.status.to_string()).or_default() += 1;
             if !self.quiet && d.status != d.previous {
@@ -136,6 +184,9 @@ impl Watch for Talk {
         }
         self.sinks.deliver(&outcome.notable);
         self.shown.cases.extend(outcome.cases.iter().map(|c| c.id.clone()));
+        if !outcome.cases.is_empty() {
+            self.pack(recorder);
+        }
         self.cases.extend(outcome.cases);
         Ok(())
     }
