@@ -21,7 +21,7 @@ const KILLS_EACH: usize = 10;
 const STARTS_MAX: usize = 200;
 
 /// Simulated seconds: enough commits for every start that gets on.
-const SECONDS: u64 = 2_500;
+const SECONDS: u64 = 3_500;
 
 /// A kill comes this long behind its line at most, us; a commit takes some thousands.
 const DELAY_US_MAX: u64 = 1_500;
