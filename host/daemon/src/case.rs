@@ -51,9 +51,4 @@ impl Case {
             severity: d.severity,
         }
     }
-
-    /// Name of the pack's directory or archive, without an ending.
-    pub fn pack_name(&self) -> String {
-        format!("evidence_{}", self.id)
-    }
 }

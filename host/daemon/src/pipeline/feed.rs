@@ -122,7 +122,8 @@ impl Feed {
         };
         let transport = Transport::open(TransportOptions::File(options), position.as_ref())?;
         let mut source = start_source(unit, book)?;
-        let cursor = resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() });
+        // What comes now is behind the end of the last run: the source ends anew, and is sealed again.
+        let cursor = Cursor { ended: false, ..resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() }) };
         source.open(cursor.plugin.as_deref()).map_err(|f| plugin_failed(unit, &unit.source, f))?;
         let name: Arc<str> = unit.name.as_str().into();
         let (mut jobs, mut turns, mut threads) = (Vec::new(), Vec::new(), Vec::new());

@@ -249,6 +249,9 @@ impl Recorder {
         for ((source, plugin, reason), (count, sample)) in std::mem::take(&mut self.quarantine) {
             commit.quarantine.push(QuarantineRow { source, plugin, reason, count, sample });
         }
+        for cause in self.judge.take_faults() {
+            tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
+        }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
         let committed = self.state.commit(commit, &self.signer)?;
         self.log_size = committed.checkpoint.size;
