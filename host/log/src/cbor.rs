@@ -93,9 +93,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// As [`encode`], for values built from what others sent: duplicate map keys, tags, integers beyond 64 bits, nesting
 /// deeper than [`MAX_DEPTH`] and errors of a hand-written `Serialize` are answered instead of panicking.
 pub fn try_encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CborError> {
-    let value = Value::serialized(value).map_err(|error| CborError::Unwritable { what: error.to_string() })?;
     let mut out = Vec::new();
-    write::value(&value, MAX_DEPTH, &mut out)?;
+    write::value(value, &mut out)?;
     Ok(out)
 }
 

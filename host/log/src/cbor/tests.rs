@@ -144,6 +144,44 @@ fn maps_are_sorted_by_encoded_key() {
     assert_eq!(decode::<Fields>(&bytes).unwrap(), fields);
 }
 
+/// Each shape that serde knows, and lengths that are not told beforehand.
+#[derive(Serialize)]
+enum Shapes {
+    Unit,
+    Newtype(Option<u8>),
+    Tuple(i8, f32),
+    Struct { zeta: char, a: () },
+    Untold(#[serde(serialize_with = "untold")] Vec<u32>),
+    Flat(Flat),
+}
+
+#[derive(Serialize)]
+struct Flat {
+    z: u8,
+    #[serde(flatten)]
+    rest: BTreeMap<&'static str, bool>,
+}
+
+fn untold<S: Serializer>(items: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().filter(|i| **i > 0))
+}
+
+#[test]
+fn every_shape_of_serde_has_its_bytes() {
+    for (shape, text) in [
+        (Shapes::Unit, "64556e6974"),
+        (Shapes::Newtype(None), "a1674e657774797065f6"),
+        (Shapes::Newtype(Some(9)), "a1674e65777479706509"),
+        (Shapes::Tuple(-1, 1.5), "a1655475706c658220f93e00"),
+        (Shapes::Struct { zeta: 'ü', a: () }, "a166537472756374a26161f6647a65746162c3bc"),
+        (Shapes::Untold(vec![0, 1, 0, 2]), "a166556e746f6c64820102"),
+        (Shapes::Flat(Flat { z: 1, rest: [("aa", true), ("b", false)].into() }), "a164466c6174a36162f4617a01626161f5"),
+    ] {
+        assert_eq!(data_encoding::HEXLOWER.encode(&encode(&shape)), text);
+        assert_eq!(encode(&Value::serialized(&shape).unwrap()), encode(&shape), "by way of a tree");
+    }
+}
+
 #[test]
 fn long_strings_come_back() {
     let long = "ü".repeat(10_000);
