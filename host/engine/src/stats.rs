@@ -4,9 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Values a [`Quantiles`] keeps exactly before it starts to compact, per level. Windows of up to this many samples
-/// have exact quantiles; beyond it the rank error stays below about `levels / LEVEL_LEN` (under 3 % for a million).
+/// Values a [`Quantiles`] keeps exactly before it starts to compact, per level. Beyond it the rank error stays below
+/// about `levels / LEVEL_LEN` (under 3 % for a million).
 pub const LEVEL_LEN: usize = 256;
+
+/// Most values of several sketches that [`joint_quantiles`] looks at one by one: more cost more time than merging.
+pub const JOINT_EXACT: usize = 4_096;
 
 /// Factor from a median absolute deviation to the standard deviation of a normal distribution.
 pub const MAD_TO_SD: f64 = 1.4826;
@@ -141,14 +144,11 @@ impl Quantiles {
         self.odd = false;
     }
 
-    /// Quantiles at each of `qs` (0 to 1): the type 7 estimate of Hyndman and Fan (1996) while nothing was compacted,
-    /// the value at the weighted rank afterwards; NaN when empty.
+    /// Quantiles at each of `qs`, 0 to 1 in rising order: the type 7 estimate of Hyndman and Fan (1996) while nothing
+    /// was compacted, the value at the weighted rank afterwards; NaN when empty.
     pub fn at<const N: usize>(&self, qs: [f64; N]) -> [f64; N] {
-        let exact = self.levels.iter().skip(1).all(Vec::is_empty);
-        if exact {
-            let mut values = self.levels.first().cloned().unwrap_or_default();
-            sort(&mut values);
-            return qs.map(|q| sorted_quantile(&values, q));
+        if let Some(values) = self.exact() {
+            return select(&mut values.iter().map(|v| key(*v)).collect::<Vec<i64>>(), qs);
         }
         let mut weighted: Vec<(f64, u64)> = self
             .levels
@@ -169,6 +169,12 @@ impl Quantiles {
             }
             f64::NAN
         })
+    }
+
+    /// All values, while nothing was compacted.
+    fn exact(&self) -> Option<&[f64]> {
+        let exact = self.levels.iter().skip(1).all(Vec::is_empty);
+        exact.then(|| self.levels.first().map_or(&[][..], Vec::as_slice))
     }
 
     fn compact(&mut self) {
@@ -194,26 +200,77 @@ impl Quantiles {
     }
 }
 
-/// Sorts by [`f64::total_cmp`]. Integers whose order is that of the floats compare in one instruction, and windows
-/// spend most of their time here.
-fn sort(values: &mut [f64]) {
-    // The key of a negative float has all bits but the sign turned over; doing it twice gives the float again.
-    let turn = |bits: i64| bits ^ ((bits >> 63) as u64 >> 1) as i64;
-    let mut keys: Vec<i64> = values.iter().map(|v| turn(v.to_bits() as i64)).collect();
-    keys.sort_unstable();
-    for (value, key) in values.iter_mut().zip(keys) {
-        *value = f64::from_bits(turn(key) as u64);
+/// [`Quantiles::at`] of all values of several sketches: exact for up to [`JOINT_EXACT`] values of which none was
+/// compacted. `keys` is room to work in, kept by the caller.
+pub fn joint_quantiles<'a, const N: usize>(
+    sketches: impl Iterator<Item = &'a Quantiles> + Clone,
+    qs: [f64; N],
+    keys: &mut Vec<i64>,
+) -> [f64; N] {
+    keys.clear();
+    for sketch in sketches.clone() {
+        match sketch.exact() {
+            Some(values) if keys.len() + values.len() <= JOINT_EXACT => keys.extend(values.iter().map(|v| key(*v))),
+            _ => {
+                let mut sum = Quantiles::default();
+                sketches.for_each(|s| sum.merge(s));
+                return sum.at(qs);
+            }
+        }
     }
+    select(keys, qs)
+}
+
+/// An integer whose order is that of [`f64::total_cmp`]: integers compare in one instruction, and windows spend most
+/// of their time here. The key of a negative float has all bits but the sign turned over.
+fn key(value: f64) -> i64 {
+    turn(value.to_bits() as i64)
+}
+
+/// The float of a key: turning over twice gives the bits again.
+fn value(key: i64) -> f64 {
+    f64::from_bits(turn(key) as u64)
+}
+
+fn turn(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+fn sort(values: &mut [f64]) {
+    let mut keys: Vec<i64> = values.iter().map(|v| key(*v)).collect();
+    keys.sort_unstable();
+    for (v, key) in values.iter_mut().zip(keys) {
+        *v = value(key);
+    }
+}
+
+/// Type 7 quantiles at rising `qs` without sorting what lies between them; NaN when empty.
+fn select<const N: usize>(keys: &mut [i64], qs: [f64; N]) -> [f64; N] {
+    let Some(last) = keys.len().checked_sub(1) else { return [f64::NAN; N] };
+    // Everything before this index is in its place or below it.
+    let mut done = 0;
+    qs.map(|q| {
+        let (below, part) = position(q, last);
+        let (_, &mut low, above) = keys[done..].select_nth_unstable(below.saturating_sub(done));
+        done = below;
+        let next = if part == 0.0 { None } else { above.iter().min() };
+        next.map_or(value(low), |next| value(low) + part * (value(*next) - value(low)))
+    })
+}
+
+/// Index below quantile `q` of values up to index `last`, and how far towards the next one it lies.
+fn position(q: f64, last: usize) -> (usize, f64) {
+    let position = q * last as f64;
+    let below = libm::floor(position);
+    ((below as usize).min(last), position - below)
 }
 
 /// The type 7 quantile of sorted values; NaN when empty.
 pub fn sorted_quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let position = q * last as f64;
-    let below = libm::floor(position) as usize;
-    let part = position - below as f64;
+    let (below, part) = position(q, last);
     if part == 0.0 || below == last {
-        return sorted[below.min(last)];
+        return sorted[below];
     }
     sorted[below] + part * (sorted[below + 1] - sorted[below])
 }
@@ -242,6 +299,37 @@ mod tests {
             expected.sort_unstable_by(f64::total_cmp);
             let bits = |v: &[f64]| v.iter().map(|f| f.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&sorted), bits(&expected));
+        }
+
+        #[test]
+        fn selecting_is_sorting_and_looking(
+            values in proptest::collection::vec(-1e9..1e9_f64, 1..300), mut qs in any::<[u8; 4]>(),
+        ) {
+            qs.sort_unstable();
+            let qs = qs.map(|q| f64::from(q) / 255.0);
+            let mut sorted = values.clone();
+            sort(&mut sorted);
+            let mut keys: Vec<i64> = values.iter().map(|v| key(*v)).collect();
+            prop_assert_eq!(select(&mut keys, qs), qs.map(|q| sorted_quantile(&sorted, q)));
+        }
+
+        #[test]
+        fn sketches_together_are_as_one(runs in proptest::collection::vec(proptest::collection::vec(-9.0..9.0_f64, 0..200), 0..30)) {
+            let sketch = |values: &[f64]| {
+                let mut q = Quantiles::default();
+                values.iter().for_each(|v| q.push(*v));
+                q
+            };
+            let sketches: Vec<Quantiles> = runs.iter().map(|r| sketch(r)).collect();
+            let mut all = runs.concat();
+            sort(&mut all);
+            let joint = joint_quantiles(sketches.iter(), [0.05, 0.5, 0.95], &mut Vec::new());
+            for (got, q) in joint.into_iter().zip([0.05, 0.5, 0.95]) {
+                let rank = all.partition_point(|v| *v < got) as f64 / all.len() as f64;
+                let exact = sorted_quantile(&all, q);
+                let within = all.len() <= JOINT_EXACT && (got == exact || all.is_empty());
+                prop_assert!(within || (rank - q).abs() < 0.03, "{} for {}", got, exact);
+            }
         }
     }
 

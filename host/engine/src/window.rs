@@ -5,39 +5,20 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::judge::WindowRow;
-use crate::stats::{Moments, Quantiles};
+use crate::stats::{Moments, Quantiles, joint_quantiles};
 
 /// What one bucket knows of one series.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
+struct Cell {
     moments: Moments,
     quantiles: Quantiles,
 }
 
 impl Cell {
-    /// Adds one value.
     #[inline]
-    pub fn push(&mut self, value: f64) {
+    fn push(&mut self, value: f64) {
         self.moments.push(value);
         self.quantiles.push(value);
-    }
-
-    /// Adds a later cell.
-    pub fn merge(&mut self, later: &Cell) {
-        self.moments.merge(&later.moments);
-        self.quantiles.merge(&later.quantiles);
-    }
-
-    /// Whether no value was added.
-    pub fn is_empty(&self) -> bool {
-        self.moments.count() == 0
-    }
-
-    /// The columns of [`crate::judge::WINDOW_FIELDS`].
-    pub fn row(&self) -> WindowRow {
-        let m = &self.moments;
-        let [p05, median, p95] = self.quantiles.at([0.05, 0.5, 0.95]);
-        [m.count() as f64, m.mean(), m.sd(), m.min(), m.max(), median, p05, p95, m.last()]
     }
 
     fn clear(&mut self) {
@@ -124,16 +105,16 @@ impl Grid {
         self.buckets.get(at).map(|b| b.start_ns)
     }
 
-    /// Merges the cells of series `local` over `[start_ns, end_ns)`.
-    pub fn merged(&self, local: usize, start_ns: i64, end_ns: i64) -> Cell {
+    /// The columns of [`crate::judge::WINDOW_FIELDS`] for series `local` over `[start_ns, end_ns)`. `keys` is room to
+    /// work in, kept by the caller from series to series.
+    pub fn row(&self, local: usize, start_ns: i64, end_ns: i64, keys: &mut Vec<i64>) -> WindowRow {
         let from = self.buckets.partition_point(|b| b.start_ns < start_ns);
-        let mut sum = Cell::default();
-        for bucket in self.buckets.iter().skip(from).take_while(|b| b.start_ns < end_ns) {
-            if let Some(cell) = bucket.cells.get(local) {
-                sum.merge(cell);
-            }
-        }
-        sum
+        let buckets = self.buckets.iter().skip(from).take_while(|b| b.start_ns < end_ns);
+        let cells = buckets.filter_map(|b| b.cells.get(local));
+        let mut m = Moments::default();
+        cells.clone().for_each(|c| m.merge(&c.moments));
+        let [p05, median, p95] = joint_quantiles(cells.map(|c| &c.quantiles), [0.05, 0.5, 0.95], keys);
+        [m.count() as f64, m.mean(), m.sd(), m.min(), m.max(), median, p05, p95, m.last()]
     }
 
     /// Drops buckets that start before `t`.
@@ -172,11 +153,11 @@ mod tests {
         for t in 0..40 {
             grid.push(0, t, t as f64);
         }
-        let row = grid.merged(0, 10, 40).row();
+        let row = grid.row(0, 10, 40, &mut Vec::new());
         assert_eq!(row[0], 30.0);
         assert_eq!(row[1], 24.5);
         assert_eq!((row[3], row[4], row[5], row[8]), (10.0, 39.0, 24.5, 39.0));
-        assert!(grid.merged(1, 0, 40).is_empty());
+        assert_eq!(grid.row(1, 0, 40, &mut Vec::new())[0], 0.0);
     }
 
     #[test]
@@ -186,7 +167,7 @@ mod tests {
             grid.push(0, t, 1.0);
         }
         assert_eq!(grid.len(), 4);
-        assert_eq!(grid.merged(0, -10, 0).row()[0], 2.0);
+        assert_eq!(grid.row(0, -10, 0, &mut Vec::new())[0], 2.0);
         assert_eq!(grid.end_after(-5), 0);
         assert_eq!(grid.end_after(10), 20);
         grid.forget_before(0);
@@ -199,6 +180,6 @@ mod tests {
         grid.push(0, 5, 7.0);
         grid.forget_before(10);
         grid.push(0, 15, 1.0);
-        assert_eq!(grid.merged(0, 10, 20).row()[1], 1.0);
+        assert_eq!(grid.row(0, 10, 20, &mut Vec::new())[1], 1.0);
     }
 }

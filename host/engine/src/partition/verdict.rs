@@ -7,7 +7,9 @@ use hb_log::hash::{Hash, Hasher};
 use crate::ENGINE_VERSION;
 use crate::decision::{Decision, Finding, InputsRef, Status};
 use crate::engine::Effect;
-use crate::judge::{Ask, BASELINE_FIELDS, BaselineRow, Judge, Presence, Row, RuleUse, Verdict, WindowRow};
+use crate::judge::{
+    Ask, BASELINE_FIELDS, BaselineRow, Judge, Presence, Row, RuleUse, Verdict, WINDOW_FIELDS, WindowRow,
+};
 use crate::series::{SeriesDef, glob};
 use crate::spec::CheckSpec;
 
@@ -28,6 +30,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 struct PlanRow {
     local: usize,
+    /// Of the series' definition.
+    hash: Hash,
     baseline: BaselineRow,
     has_baseline: bool,
 }
@@ -64,6 +68,7 @@ impl Partition {
                     let found = baseline.and_then(|b| b.find(&self.series[local].def));
                     PlanRow {
                         local,
+                        hash: self.series[local].def.hash(),
                         baseline: found.map_or([f64::NAN; BASELINE_FIELDS.len()], |s| s.values),
                         has_baseline: found.is_some(),
                     }
@@ -151,8 +156,8 @@ impl Partition {
                 rows,
             };
             let verdicts = complete(judge.judge(&ask), &ask);
-            for (row, verdict) in ask.rows.iter().zip(&verdicts) {
-                digest_row(&mut digest, row, verdict);
+            for ((row, verdict), &i) in ask.rows.iter().zip(&verdicts).zip(&asked) {
+                digest_row(&mut digest, &plan.rows[judged[i].plan].hash, row, verdict);
                 status = status.max(verdict.status);
                 if verdict.status != Status::Pass {
                     findings.push(finding(rule, row, verdict));
@@ -203,9 +208,10 @@ impl Partition {
         let grid = self.grids.iter().find(|w| w.grid.step_ns() == check.every_ns);
         let mut samples = 0;
         let mut judged = Vec::with_capacity(plan.rows.len());
+        let mut keys = Vec::new();
         for (i, row) in plan.rows.iter().enumerate() {
             let Some(windows) = grid else { break };
-            let window = windows.grid.merged(row.local, start, end).row();
+            let window = windows.grid.row(row.local, start, end, &mut keys);
             samples += window[0] as u64;
             let presence = match (window[0] > 0.0, row.has_baseline) {
                 (true, true) => Presence::Present,
@@ -280,14 +286,17 @@ fn complete(mut verdicts: Vec<Verdict>, ask: &Ask<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-fn digest_row(digest: &mut Hasher, row: &Row<'_>, verdict: &Verdict) {
-    digest.update(row.series.hash().as_bytes());
+fn digest_row(digest: &mut Hasher, series: &Hash, row: &Row<'_>, verdict: &Verdict) {
+    digest.update(series.as_bytes());
     digest.update(&[row.presence.code(), verdict.status as u8]);
-    for number in row.window.iter().chain(&row.baseline).chain([&verdict.value, &verdict.limit]) {
+    let mut numbers = [0_u8; 8 * (WINDOW_FIELDS.len() + BASELINE_FIELDS.len() + 2)];
+    let all = row.window.iter().chain(&row.baseline).chain([&verdict.value, &verdict.limit]);
+    for (place, number) in numbers.as_chunks_mut::<8>().0.iter_mut().zip(all) {
         // One NaN, whatever its payload.
         let number = if number.is_nan() { f64::NAN } else { *number };
-        digest.update(&number.to_bits().to_le_bytes());
+        *place = number.to_bits().to_le_bytes();
     }
+    digest.update(&numbers);
 }
 
 fn finding(rule: &RuleUse, row: &Row<'_>, verdict: &Verdict) -> Finding {
