@@ -1,6 +1,8 @@
 //! The same telemetry gives the same decisions, byte for byte, however it was cut into batches and spread over workers.
 
-use crate::support::hb::{Hb, PROGRAM, Plant, telemetry};
+use hb_engine::decision::Decision;
+
+use crate::support::hb::{Hb, PROGRAM, Plant, at, config, telemetry};
 
 /// Simulated seconds: with four pumps about 4,000 lines.
 const SECONDS: u64 = 1_000;
@@ -23,6 +25,21 @@ fn batches_and_workers_change_no_byte() {
             assert_eq!(first.decisions.len(), run.decisions.len(), "{shown}: decisions");
             assert_eq!(first.counters, run.counters, "{shown}: counters");
         }
+    }
+}
+
+#[test]
+fn a_file_that_grows_between_two_runs_is_judged_to_its_end_each_time() {
+    let (short, long) = (telemetry(1, 502), telemetry(1, 1_002));
+    assert!(long.starts_with(&short), "the second run goes on where the first ended");
+    let hb = Hb::plant(Plant::default(), &short);
+    hb.write("hb.yaml", &(config(Plant::default()) + "event_time: { lateness_sec: 5 }\n"));
+    for (text, end) in [(short, 500), (long, 1_000)] {
+        hb.write("telemetry.jsonl", &text);
+        hb.done(&["daemon", "--once"]);
+        let ends = hb.decisions(PROGRAM).into_iter().map(|d| hb_log::cbor::decode::<Decision>(&d).unwrap().end_ns);
+        // Samples that are late within the allowance might still have come, had the source not ended.
+        assert_eq!(ends.max().map(hb::clock::rfc3339), Some(at(end)), "the newest whole window is judged");
     }
 }
 

@@ -70,6 +70,23 @@ fn a_policy_that_never_ends_is_found_before_the_start() {
     }
 }
 
+#[test]
+fn a_severity_policy_that_fails_is_shown_and_the_decision_stands() {
+    let shipped = fs::read_to_string(repository().join("policies/alert/severity.luau")).unwrap();
+    let head = "local function severity(decision: Decision, ctx: SeverityCtx): Severity?\n";
+    assert!(shipped.contains(head), "the shipped policy changed: adapt this test");
+    // Good enough for its tests; the first real decision carries an asset's name and breaks it.
+    let broken = shipped.replace(head, &format!("{head}\tif decision.asset == \"p\" then\n\t\terror(\"no\")\n\tend\n"));
+    let rule = fs::read_to_string(repository().join("policies/drift/missing.luau")).unwrap();
+    let hb = with_policy(&rule.replace("id = \"drift.missing\"", "id = \"my.rule\""));
+    hb.write("policies/alert/severity.luau", &broken);
+    let gap: String = (0..20).chain(60..80).map(|second| line(second, 1)).collect();
+    hb.write("in.jsonl", &gap);
+    let output = hb.done(&["daemon", "--once"]);
+    assert!(output.stderr.contains("the severity policy failed"), "{output:#?}");
+    assert!(hb.json(&["status"])["counters"]["decisions.no_data"].as_u64() > Some(0), "{output:#?}");
+}
+
 fn with_config(text: &str) -> Hb {
     let hb = Hb::new();
     hb.write("hb.yaml", text);

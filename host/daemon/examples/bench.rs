@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use crossbeam_channel::never;
 use hb::config::{ConfigFile, Surroundings, TransportConfig};
 use hb::generation::{Generation, policies_of};
 use hb::keys::Signer;
@@ -228,8 +228,7 @@ fn durable(setup: &Setup) -> Result<()> {
     let meter = Meter::start()?;
     let mut recorder = Recorder::open(state, signer, &setup.generation, "live", limits)?;
     let mut count = Count::default();
-    let stop = AtomicBool::new(false);
-    drive::run_once(&mut recorder, &program, "live", &setup.generation.units, setup.limits, &stop, &mut count)?;
+    drive::run_once(&mut recorder, &setup.generation.units, setup.limits, &never(), &mut count)?;
     let counters: BTreeMap<String, u64> = recorder.state().reader()?.counters(&program, "live")?.into_iter().collect();
     for (name, n) in &counters {
         if name.starts_with("decisions.") {

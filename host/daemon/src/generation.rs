@@ -321,6 +321,11 @@ fn find_normalizer<'a>(config: &'a Config, name: &str) -> Option<(usize, &'a Nor
 }
 
 fn load_policies(dir: &Path, found: &mut Diagnostics) -> Option<PolicySet> {
+    if !dir.is_dir() {
+        let d = Diagnostic::error(Area::Config, format!("there is no directory of policies {}", dir.display()));
+        found.push(d.help("set `policies_dir` in the config, or HB_POLICIES_DIR"));
+        return None;
+    }
     let loaded = policy::files(&[dir]).and_then(|files| PolicySet::load(&files));
     loaded.map_err(|problems| problems.into_iter().for_each(|p| found.push(policy_diagnostic(p)))).ok()
 }

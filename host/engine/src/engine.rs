@@ -238,6 +238,12 @@ impl Engine {
         &self.core
     }
 
+    /// The earliest time, ns, at which the clock of a source makes a window close that gets no more samples.
+    pub fn deadline(&self, source: &str) -> Option<i64> {
+        let fed = self.partitions.iter().filter(|p| p.find_source(source).is_some());
+        fed.filter_map(Partition::deadline).min()
+    }
+
     /// Tells the engine what a series number means. Must come before its first sample; not a journal entry, the
     /// meaning of a number never changes.
     pub fn define(&mut self, id: SeriesId, def: SeriesDef) {

@@ -10,7 +10,7 @@ use hb_log::hash::{Hash, Hasher};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::daemon::{self, pack_cases};
+use super::daemon::{self, pack_due};
 use super::{Done, Failure, Global, open_state};
 use crate::artifact::{self, RunMeta};
 use crate::clock;
@@ -79,7 +79,7 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let cases = summary.cases;
     let run = remember(&mut recorder, &report, &lane, &generation, &cases, args)?;
     if file.config.evidence.on_fail {
-        pack_cases(&mut recorder, &file.config, &cases)?;
+        pack_due(&mut recorder, &file.config)?;
     }
     global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, r.report));
     let gate = std::env::var("HB_GATE_FAIL_EXIT").is_ok_and(|v| v == "1");

@@ -1,14 +1,15 @@
 //! `hb daemon`: reads, judges, records, packs evidence.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use crossbeam_channel::{Receiver, bounded, never};
 use hb_engine::decision::Status;
 use hb_log::cbor;
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::evidence::write_pack;
 use super::{Done, Failure, Global, feed_limits, open_state};
@@ -19,7 +20,7 @@ use crate::diagnostic::{exit, neutralise};
 use crate::dispatch::Sinks;
 use crate::generation::Generation;
 use crate::pipeline::PipelineError;
-use crate::pipeline::drive::{self, Watch};
+use crate::pipeline::drive::{self, Control, Watch};
 use crate::pipeline::record::{CommitLimits, Outcome, Recorder};
 use crate::state::Commit;
 
@@ -99,24 +100,33 @@ pub(crate) fn run(
     let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
     let mut talk = Talk { shown, cases: Vec::new(), quiet: once, sinks, packs };
     talk.pack(&mut recorder);
-    // Nothing sets it yet: a signal ends the process, and the next start goes on from the last commit.
-    let stop = Arc::new(AtomicBool::new(false));
+    // An offline run that is interrupted has no report; the same one again goes on where it was.
+    let control = if lane == LIVE { signals() } else { Ok(never()) };
+    let control = control.map_err(|e| Failure::io("signal handling".as_ref(), &e))?;
     let drive = if once { drive::run_once } else { drive::run_forever };
-    drive(&mut recorder, &generation.program, lane, &generation.units, feed_limits(config), &stop, &mut talk)?;
+    drive(&mut recorder, &generation.units, feed_limits(config), &control, &mut talk)?;
     Ok((Summary { shown: talk.shown, cases: talk.cases }, recorder))
 }
 
-/// Writes the packs of cases.
-pub(crate) fn pack_cases(recorder: &mut Recorder, config: &Config, cases: &[Case]) -> Result<(), Failure> {
-    for case in cases {
-        let path = recorder.with_state(|state, signer| write_pack(state, signer, case, &config.evidence.dir))?;
-        eprintln!("evidence: {}", path.display());
-    }
-    Ok(())
+/// What SIGTERM and SIGINT ask for: the pipeline makes durable what it took, and ends. A second one ends the process.
+fn signals() -> std::io::Result<Receiver<Control>> {
+    let (sender, control) = bounded(1);
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("hb-signals".into()).spawn(move || {
+        for (nth, signal) in signals.forever().enumerate() {
+            if nth > 0 {
+                // Whoever asks twice does not want to wait; the next start goes on from the last commit.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            // A pipeline that has ended already needs no order.
+            let _ = sender.try_send(Control::Stop);
+        }
+    })?;
+    Ok(control)
 }
 
-/// Packs the live cases that are not packed yet: those of this run, and those a killed one left behind.
-fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), Failure> {
+/// Packs the cases that are not packed yet: those of this run, and those a killed one left behind.
+pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), Failure> {
     let program = config.program.as_str();
     let reader = recorder.state().reader()?;
     let mut due = Vec::new();
@@ -126,10 +136,10 @@ fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), Failure> {
         }
     }
     drop(reader);
-    due.retain(|case| case.lane == LIVE);
     due.sort_by_key(|case| case.entry);
     for case in &due {
-        pack_cases(recorder, config, std::slice::from_ref(case))?;
+        let path = recorder.with_state(|state, signer| write_pack(state, signer, case, &config.evidence.dir))?;
+        eprintln!("evidence: {}", path.display());
         // Noted only now: killed in between, the next start makes the same pack again and finds it there.
         let meta = vec![(packed_name(&case.id), vec![PACKED_V])];
         let noted = Commit { program: program.to_owned(), meta, ..Commit::default() };

@@ -88,7 +88,9 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Done {
     global.print(&report, |r| {
         let mut text = String::new();
         for p in &r.problems {
-            text.push_str(&format!("problem: {}: {} ({})\n", neutralise(&p.path), neutralise(&p.what), p.help));
+            // A problem of the archive as a whole lies in no file of it.
+            let place = if p.path.is_empty() { args.pack.to_string_lossy() } else { p.path.as_str().into() };
+            text.push_str(&format!("problem: {}: {} ({})\n", neutralise(&place), neutralise(&p.what), p.help));
         }
         for w in &r.warnings {
             text.push_str(&format!("warning: {w}\n"));

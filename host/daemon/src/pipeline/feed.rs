@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TrySendError, bounded};
 use hb_engine::series::{SeriesDef, SeriesKind};
 
 use super::journal::Columns;
@@ -174,9 +174,15 @@ impl Feed {
         }
     }
 
-    /// Tells the source plugin that everything up to its `cursor` is durable.
-    pub fn committed(&self, cursor: Vec<u8>) {
-        match self.control.try_send(cursor) {
+    /// Makes `select` wait for the next batch too.
+    pub fn select<'a>(&'a self, select: &mut Select<'a>) {
+        select.recv(&self.turns[self.turn]);
+    }
+
+    /// Tells the source plugin that everything up to `cursor` is durable.
+    pub fn committed(&self, cursor: &Cursor) {
+        let Some(position) = cursor.plugin.clone() else { return };
+        match self.control.try_send(position) {
             // A later one will say more.
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }

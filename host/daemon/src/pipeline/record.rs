@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ciborium::Value;
 use hb_engine::baseline::Baseline;
 use hb_engine::decision::{Decision, Severity, Status};
-use hb_engine::engine::{Core, Effect, Engine, Input};
+use hb_engine::engine::{Core, Effect, Engine, Input, TICK_NS};
 use hb_engine::judge::Judge;
 use hb_engine::partition::World;
 use hb_engine::series::SeriesDef;
@@ -79,6 +79,8 @@ pub struct Recorder {
     samples: usize,
     frame_bytes: usize,
     since: Option<Instant>,
+    /// Commits since the start.
+    commits: u64,
     passed: Vec<Hash>,
     counters: BTreeMap<&'static str, u64>,
     /// By source, plugin and reason.
@@ -123,6 +125,7 @@ impl Recorder {
             samples: 0,
             frame_bytes: 0,
             since: None,
+            commits: 0,
             passed: Vec::new(),
             counters: BTreeMap::new(),
             quarantine: BTreeMap::new(),
@@ -139,6 +142,16 @@ impl Recorder {
     /// The series table of the lane's program.
     pub fn book(&self) -> SeriesBook {
         self.book.clone()
+    }
+
+    /// The tenant.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> &str {
+        &self.lane
     }
 
     /// The store, for readers.
@@ -207,10 +220,32 @@ impl Recorder {
         self.other(Input::Seal { source }, &Other::Seal(source.to_owned()));
     }
 
+    /// Where the clock of a source stands, ns.
+    pub fn clock_of(&self, source: &str) -> Option<i64> {
+        self.engine.core().ticks.get(source).copied()
+    }
+
+    /// Moves the clock of a source on to `now_ns`, if a window waits for that: only then is it an input.
+    pub fn tick(&mut self, source: &str, now_ns: i64) {
+        if self.engine.deadline(source).is_some_and(|deadline| deadline <= now_ns - now_ns.rem_euclid(TICK_NS)) {
+            self.other(Input::Tick { source, now_ns }, &Other::Tick(source.to_owned(), now_ns));
+        }
+    }
+
+    /// When the pending inputs are to be committed.
+    pub fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.limits.age)
+    }
+
+    /// Commits since the start: when it grows, everything taken before is durable.
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
     /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
     pub fn commit_when_due(&mut self) -> Result<(), PipelineError> {
         let waiting = self.limits.eager && !self.outcome.notable.is_empty();
-        if waiting || self.since.is_some_and(|s| s.elapsed() >= self.limits.age) {
+        if waiting || self.due().is_some_and(|due| due <= Instant::now()) {
             self.commit()?;
         }
         Ok(())
@@ -261,6 +296,7 @@ impl Recorder {
         self.samples = 0;
         self.frame_bytes = 0;
         self.since = None;
+        self.commits += 1;
         Ok(())
     }
 
