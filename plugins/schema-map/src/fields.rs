@@ -26,6 +26,11 @@ impl Field {
     pub(crate) fn name(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.name)
     }
+
+    /// Whether it is said what the field is, so that in the long layout it is no label of its own name.
+    pub(crate) fn is_no_label(&self) -> bool {
+        matches!(self.role, Role::Time | Role::Label) || (self.role == Role::Known && self.long == LongPart::Other)
+    }
 }
 
 /// What a field is in the wide layout.
@@ -34,6 +39,8 @@ pub(crate) enum Role {
     Time,
     /// A label and nothing else.
     Label,
+    /// Of use to events or patterns, and no metric.
+    Known,
     Mapped,
     /// A metric of its own name.
     Kept,
@@ -113,6 +120,8 @@ impl Field {
             Role::Mapped
         } else if !labels.is_empty() {
             Role::Label
+        } else if plan.is_known(name) {
+            Role::Known
         } else {
             match plan.unmapped {
                 Unmapped::Keep => Role::Kept,

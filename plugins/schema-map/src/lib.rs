@@ -5,6 +5,7 @@ mod fields;
 mod hb_labels;
 mod json;
 mod mapper;
+mod patterns;
 mod plan;
 mod reading;
 mod schema;

@@ -3,8 +3,10 @@
 //! What it remembers between frames are ids of series and names of fields. All of it can be dropped at any time
 //! without changing an output; that is what keeps the plugin pure and its memory bounded.
 
+mod event;
 mod long;
 mod scan;
+mod text;
 mod topic;
 mod wide;
 
@@ -45,8 +47,12 @@ pub(crate) struct Mapper {
     label_values: Vec<Option<Value>>,
     /// Counts frames; only compared for equality with marks of the same frame.
     stamp: u64,
+    /// The frame becomes an event too, so that what has no meaning as a reading is not lost.
+    is_event: bool,
     /// What is wrong with the meaning of the frame, while its syntax is still being checked.
     pending: Option<String>,
+    /// The frame with decoded texts behind it, for patterns.
+    longer: Vec<u8>,
     path: Vec<u8>,
     key: Vec<u8>,
     /// Wide: label values to an index of `set_ids`.
@@ -75,7 +81,9 @@ impl Mapper {
             seen: vec![],
             label_values: vec![None; labels],
             stamp: 0,
+            is_event: false,
             pending: None,
+            longer: vec![],
             path: vec![],
             key: vec![],
             sets: ByteMap::default(),
@@ -97,14 +105,15 @@ impl Mapper {
             let value = plain_text(frame)?;
             return self.topic_value(frame, hit.as_deref(), Some(value), None, out);
         }
-        if first != Some(b'{') && !self.plan.patterns.is_empty() {
-            self.match_patterns(frame)?;
+        if first != Some(b'{') && !self.plan.patterns.lines.is_empty() {
+            self.match_line(frame)?;
             return self.file(frame, hit.as_deref(), MissingTime::Received, out);
         }
         let top = self.scan(frame.bytes)?;
         match (top, is_value) {
             (None, true) => self.topic_object(frame, hit.as_deref(), out),
-            (None, false) => self.file(frame, hit.as_deref(), self.plan.timestamp.missing, out),
+            (None, false) if self.plan.is_plain => self.file(frame, hit.as_deref(), self.plan.timestamp.missing, out),
+            (None, false) => self.rich_object(frame, hit.as_deref(), out),
             (Some(value), true) => self.topic_value(frame, hit.as_deref(), Some(value), None, out),
             (Some(Value::Array), false) => Err("a JSON array; expected an object".to_owned()),
             (Some(_), false) => Err(format!(

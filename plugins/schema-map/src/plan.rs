@@ -1,10 +1,10 @@
 //! The schema made ready: every unit pair resolved, every pattern compiled, every mistake found.
 
-use crate::schema::{Kind, LabelFrom, Layout, Long, Schema, Target, Timestamp, Unmapped, UnmappedText};
+use crate::patterns::Patterns;
+use crate::schema::{Events, Kind, LabelFrom, Layout, Long, Schema, Target, Timestamp, Unmapped, UnmappedText};
 use crate::topics::Topics;
 use crate::units::Convert;
 use hb_sdk::SeriesKind;
-use regex_lite::Regex;
 use std::collections::BTreeMap;
 
 /// What a field's values become.
@@ -25,6 +25,22 @@ pub(crate) struct FieldLabel {
     pub(crate) required: bool,
 }
 
+/// What an event is made of.
+pub(crate) struct EventParts {
+    pub(crate) kind: String,
+    pub(crate) body: Body,
+    /// Names of fields.
+    pub(crate) attributes: Vec<String>,
+}
+
+/// The body of an event.
+pub(crate) enum Body {
+    /// The object as it came.
+    Whole,
+    /// The text of a field.
+    Field(String),
+}
+
 /// What a normalizer does with each frame.
 pub(crate) struct Plan {
     pub(crate) timestamp: Timestamp,
@@ -39,11 +55,17 @@ pub(crate) struct Plan {
     pub(crate) unmapped: Unmapped,
     pub(crate) unmapped_text: UnmappedText,
     pub(crate) topics: Topics,
-    pub(crate) patterns: Vec<Regex>,
+    pub(crate) patterns: Patterns,
+    pub(crate) events: Option<EventParts>,
+    /// Objects are neither events nor read by patterns.
+    pub(crate) is_plain: bool,
 }
 
-/// Bytes that one compiled pattern may take.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// Attributes of an event; searchable facts are few.
+const MAX_ATTRIBUTES: usize = 64;
+
+/// Bytes of an attribute's key that the contract allows.
+const MAX_KEY: usize = 128;
 
 impl Plan {
     pub(crate) fn compile(schema: Schema) -> Result<Self, String> {
@@ -63,21 +85,24 @@ impl Plan {
             unmapped: schema.unmapped,
             unmapped_text: schema.unmapped_text,
             topics: Topics::compile(&schema.sources.mqtt.topic_map)?,
-            patterns: vec![],
+            patterns: Patterns::compile(&schema.sources.syslog.patterns)?,
+            events: schema.events.map(event_parts).transpose()?,
+            is_plain: false,
         };
+        plan.is_plain = plan.events.is_none() && plan.patterns.fields.is_empty();
         for (name, from) in schema.labels {
             plan.label(name, from)?;
         }
-        for (i, pattern) in schema.sources.syslog.patterns.iter().enumerate() {
-            let place = format!("sources.syslog.patterns[{i}].match");
-            let regex = regex_lite::RegexBuilder::new(&pattern.regex).size_limit(MAX_PATTERN_BYTES).build();
-            let regex = regex.map_err(|e| format!("{place}: {e}"))?;
-            if regex.capture_names().flatten().next().is_none() {
-                return Err(format!("{place}: needs a named group such as (?<temperature>[0-9.]+)"));
-            }
-            plan.patterns.push(regex);
-        }
         Ok(plan)
+    }
+
+    /// Whether events or patterns have a use for the field.
+    pub(crate) fn is_known(&self, field: &[u8]) -> bool {
+        let is = |name: &str| name.as_bytes() == field;
+        let in_event = self.events.as_ref().is_some_and(|events| {
+            matches!(&events.body, Body::Field(name) if is(name)) || events.attributes.iter().any(|name| is(name))
+        });
+        in_event || self.patterns.fields.iter().any(|one| is(&one.field))
     }
 
     fn label(&mut self, name: String, from: LabelFrom) -> Result<(), String> {
@@ -100,6 +125,31 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn event_parts(events: Events) -> Result<EventParts, String> {
+    let Events { kind, body, attributes } = events;
+    if kind.is_empty() {
+        return Err("events.kind: an event needs a kind such as syslog.message".to_owned());
+    }
+    let body = match body {
+        None => Body::Whole,
+        Some(body) if body == "whole" => Body::Whole,
+        Some(field) if field.is_empty() => return Err("events.body: `whole` or the name of a field".to_owned()),
+        Some(field) => Body::Field(field),
+    };
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(format!("events.attributes: {} fields; at most {MAX_ATTRIBUTES}", attributes.len()));
+    }
+    for (i, name) in attributes.iter().enumerate() {
+        if name.is_empty() || name.len() > MAX_KEY {
+            return Err(format!("events.attributes[{i}]: a name has 1 to {MAX_KEY} bytes"));
+        }
+        if attributes[..i].contains(name) {
+            return Err(format!("events.attributes[{i}]: `{name}` is there twice"));
+        }
+    }
+    Ok(EventParts { kind, body, attributes })
 }
 
 /// Resolves what a field or topic is mapped to; `place` is where the schema says so.

@@ -26,6 +26,8 @@ pub(crate) struct Schema {
     #[serde(default)]
     pub(crate) unmapped_text: UnmappedText,
     #[serde(default)]
+    pub(crate) events: Option<Events>,
+    #[serde(default)]
     pub(crate) sources: Sources,
 }
 
@@ -171,6 +173,20 @@ pub(crate) enum UnmappedText {
     Ignore,
 }
 
+/// The event that each object is, beside the readings in it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    /// By convention dotted lower case, such as `syslog.message`.
+    pub(crate) kind: String,
+    /// `whole`, or the name of the field whose text is the body.
+    #[serde(default)]
+    pub(crate) body: Option<String>,
+    /// Fields that become attributes of the same name.
+    #[serde(default)]
+    pub(crate) attributes: Vec<String>,
+}
+
 /// Payloads that need more than field names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -217,4 +233,7 @@ pub(crate) struct Syslog {
 pub(crate) struct Pattern {
     #[serde(rename = "match")]
     pub(crate) regex: String,
+    /// The field of an object that it reads; left out, it reads lines that are no JSON.
+    #[serde(default)]
+    pub(crate) field: Option<String>,
 }

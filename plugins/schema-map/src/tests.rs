@@ -1,5 +1,7 @@
 //! What a user sees of a mapping file.
 
+mod events;
+
 use super::SchemaMap;
 use hb_sdk::testkit::{NormalizerKit, RECEIVED_NS, Report, TestFrame, assert_pure, host};
 use hb_sdk::{Fault, SeriesKind};

@@ -1,7 +1,7 @@
 //! The long layout: one reading per frame, which names its own metric and unit.
 
 use super::{Entry, Mapper, define, push_part};
-use crate::fields::{LongPart, Role, kept};
+use crate::fields::{LongPart, kept};
 use crate::hb_labels;
 use crate::json::{Text, Value};
 use crate::reading::{Reading, excerpt, is_boolean, read, text};
@@ -57,16 +57,21 @@ impl Mapper {
         let Some(time) = time else {
             return Err(format!("timestamp: field `{}` is missing", self.plan.timestamp.field));
         };
-        let reading = read(row.value, entry.kind, frame.bytes).map_err(|e| format!("metric `{}`: {e}", name()))?;
-        let value = match reading {
-            Reading::Nothing => {
+        let value = match read(row.value, entry.kind, frame.bytes) {
+            Ok(Reading::Nothing) => {
                 out.ignore();
                 return Ok(());
             }
-            Reading::NoNumber(why) => return Err(format!("metric `{}`: {why}", name())),
-            Reading::State(state) => self.codes.code(entry.series, &state)?,
-            Reading::Number(x) if boolean => x,
-            Reading::Number(x) => entry.convert.apply(x),
+            // Nobody promised a number, and the event has it all.
+            Ok(Reading::NoNumber(_)) | Err(_)
+                if self.is_event && !self.plan.mapping.contains_key(&*text(row.metric, frame.bytes)) =>
+            {
+                return Ok(());
+            }
+            Ok(Reading::NoNumber(why)) | Err(why) => return Err(format!("metric `{}`: {why}", name())),
+            Ok(Reading::State(state)) => self.codes.code(entry.series, &state)?,
+            Ok(Reading::Number(x)) if boolean => x,
+            Ok(Reading::Number(x)) => entry.convert.apply(x),
         };
         if !value.is_finite() {
             return Err(format!("metric `{}`: the converted value is too large", name()));
@@ -97,7 +102,7 @@ impl Mapper {
         for seen in &self.seen {
             let field = self.fields.get(seen.field);
             let is_part = !matches!(field.long, LongPart::Other | LongPart::Labels);
-            if is_part || matches!(field.role, Role::Time | Role::Label) {
+            if is_part || field.is_no_label() {
                 continue;
             }
             let strict = self.plan.layout == Layout::Hb || self.plan.unmapped == Unmapped::Reject;
@@ -160,7 +165,7 @@ impl Mapper {
         let mut labels = Vec::new();
         for seen in &self.seen {
             let field = self.fields.get(seen.field);
-            if matches!(field.role, Role::Time | Role::Label) {
+            if field.is_no_label() {
                 continue;
             }
             let value = super::label_text(seen.value, frame.bytes).unwrap_or_default();

@@ -1,9 +1,8 @@
-//! Finds the fields of a frame: of an object, with names of nested objects joined by dots, or of a line of text.
+//! Finds the fields of an object, with names of nested objects joined by dots.
 
 use super::{Mapper, Seen};
-use crate::json::{Scanner, Span, Syntax, Text, Value};
+use crate::json::{Scanner, Syntax, Text, Value};
 use crate::reading::excerpt;
-use hb_sdk::Frame;
 
 /// A key that is expected at its place, because earlier frames had it there.
 ///
@@ -126,7 +125,7 @@ impl Mapper {
         }
     }
 
-    fn note(&mut self, field: u32, value: Value) {
+    pub(super) fn note(&mut self, field: u32, value: Value) {
         if self.seen.len() >= MAX_FIELDS_PER_FRAME {
             return self.wrong(format!("more than {MAX_FIELDS_PER_FRAME} fields"));
         }
@@ -139,22 +138,5 @@ impl Mapper {
 
     fn wrong(&mut self, reason: String) {
         self.pending.get_or_insert(reason);
-    }
-
-    /// The named groups of the first pattern that matches the line.
-    pub(super) fn match_patterns(&mut self, frame: &Frame<'_>) -> Result<(), String> {
-        let text = frame.text().map_err(|e| e.to_string())?;
-        for i in 0..self.plan.patterns.len() {
-            let pattern = self.plan.patterns[i].clone();
-            let Some(captures) = pattern.captures(text) else { continue };
-            for name in pattern.capture_names().flatten() {
-                let Some(group) = captures.name(name) else { continue };
-                let field = self.fields.intern(name.as_bytes(), &self.plan);
-                let span = Span { start: group.start() as u32, end: group.end() as u32 };
-                self.note(field, Value::Text(Text { span, escaped: false }));
-            }
-            return self.pending.take().map_or(Ok(()), Err);
-        }
-        Err(format!("no pattern of sources.syslog matches `{}`", excerpt(text)))
     }
 }

@@ -12,15 +12,17 @@ impl Mapper {
     /// `{"value": 21.5, "ts": ...}`.
     pub(super) fn topic_object(&mut self, frame: &Frame<'_>, hit: Option<&Hit>, out: &mut Out) -> Result<(), String> {
         let mut time = self.take_time_and_labels(frame, MissingTime::Reject)?;
-        let find = |name: &[u8]| self.seen.iter().find(|s| *self.fields.get(s.field).name == *name).map(|s| s.value);
         if time.is_none()
-            && let Some(value) = find(b"ts").filter(|value| *value != Value::Null)
+            && let Some(value) = self.value_of(b"ts").filter(|value| *value != Value::Null)
         {
             let ns = event_time(value, frame.bytes, self.plan.timestamp.format);
             time = Some(ns.map_err(|e| super::timestamp_error("ts", value, frame.bytes, e))?);
         }
-        let value = find(b"value");
-        self.topic_value_with_labels(frame, hit, value, time, out)
+        let value = self.value_of(b"value");
+        if value.is_some() || self.plan.events.is_none() {
+            self.topic_value_with_labels(frame, hit, value, time, out)?;
+        }
+        self.event(frame, frame.bytes, time.or(Some(frame.received_ns)), out)
     }
 
     /// A value that stands alone.

@@ -43,12 +43,18 @@ impl Mapper {
                 }
                 _ => read(seen.value, kind, frame.bytes),
             };
-            let reading = reading.map_err(|e| format!("field `{}`: {e}", field.name()))?;
+            let reading = match reading {
+                Ok(reading) => reading,
+                // Nobody promised a number, and the event has it all.
+                Err(_) if field.role == Role::Kept && self.is_event => continue,
+                Err(e) => return Err(format!("field `{}`: {e}", field.name())),
+            };
             if reading == Reading::Nothing {
                 continue;
             }
             if let Reading::NoNumber(why) = &reading {
                 match (field.role, self.plan.unmapped_text) {
+                    (Role::Kept, _) if self.is_event => continue,
                     (Role::Kept, UnmappedText::Ignore) => continue,
                     (Role::Kept, UnmappedText::Reject) => {
                         return Err(format!(
