@@ -11,6 +11,9 @@
 //! schema, a purity probe, the tests beside it); [`PolicySet::open`] only opens what was checked before. A VM belongs
 //! to the thread that opened it, so the engine's thread opens its own set from the same files.
 //!
+//! A policy may have a function `check` that says which parameters make no sense together. [`PolicySet::resolve`] asks
+//! it, so that such parameters keep a config from starting; a recorded generation is opened without asking again.
+//!
 //! A rule that fails on a row costs that row alone: it becomes the verdict ERROR with `file:line: message`, and the
 //! row's state stays as it was.
 
@@ -35,7 +38,7 @@ pub use schema::{ParamDecl, PolicyKind};
 pub use suite::{CaseFailure, TestReport};
 
 use crate::diagnostic::nearest;
-use vm::PolicyVm;
+use vm::{ParamsCheck, PolicyVm};
 
 /// Ending of a policy's file name.
 pub const EXTENSION: &str = ".luau";
@@ -149,10 +152,12 @@ impl PolicySet {
         self.policies.values().map(meta)
     }
 
-    /// The policy `id` with a config's overrides, checked for name and type.
+    /// The policy `id` with a config's overrides, checked for name and type and then, all parameters together, by the
+    /// policy's own `check`.
     ///
     /// # Errors
-    /// Every override that does not fit, or that the policy does not exist; the place is the policy's file.
+    /// Every override that does not fit, what `check` refuses, that it fails, or that the policy does not exist; the
+    /// place is the policy's file.
     pub fn resolve(&self, id: &str, overrides: &BTreeMap<String, Param>) -> Result<RuleUse, Vec<PolicyProblem>> {
         let problem = |file: &str, message: String, help: String| PolicyProblem {
             file: file.to_owned(),
@@ -189,6 +194,11 @@ impl PolicySet {
                     using.params.insert(name.clone(), value.clone());
                 }
             }
+        }
+        if problems.is_empty()
+            && let Some((message, help)) = refusal(vm, &using)
+        {
+            problems.push(problem(&vm.file, message, help));
         }
         if problems.is_empty() { Ok(using) } else { Err(problems) }
     }
@@ -257,6 +267,22 @@ fn misfit(decl: &ParamDecl, value: &Param) -> Option<String> {
         (Param::Text(_), Param::Text(text)) if decl.choices.is_empty() || decl.choices.contains(text) => None,
         (Param::Text(default), _) if decl.choices.is_empty() => Some(format!("expected a text, as `{default}`")),
         (Param::Text(_), _) => Some(format!("expected one of {}", decl.choices.join(", "))),
+    }
+}
+
+/// Why the policy does not take the parameters of `using`, and the way out.
+fn refusal(vm: &PolicyVm, using: &RuleUse) -> Option<(String, String)> {
+    let id = &using.rule;
+    match vm.check(using) {
+        ParamsCheck::Fit => None,
+        ParamsCheck::Refused(sentence) => Some((
+            format!("`{id}` refuses its parameters: {sentence}"),
+            format!("overrides and defaults count together; both are explained in {}", vm.file),
+        )),
+        ParamsCheck::Broken(cause) => Some((
+            format!("the `check` of `{id}` fails on these parameters: {cause}"),
+            format!("mend `check` in {}: it returns nil, or a sentence that says what does not fit", vm.file),
+        )),
     }
 }
 

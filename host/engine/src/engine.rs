@@ -109,6 +109,8 @@ pub enum Effect {
         decision: Box<Decision>,
         /// Its canonical bytes.
         bytes: Vec<u8>,
+        /// The inputs since its snapshot: of a new FAIL, and of every decision of an asset that is traced.
+        trace: Option<Vec<PartitionInput>>,
     },
     /// A sample did not enter a window.
     Refused {
@@ -154,7 +156,13 @@ pub struct Core {
     pub baselines: BTreeMap<String, BaselineRef>,
     /// Clock of each source, ns, on the grid of [`TICK_NS`].
     pub ticks: BTreeMap<String, i64>,
+    /// For each source, by how much the samples far from its clock outnumber those near it.
+    pub strays: BTreeMap<String, u32>,
 }
+
+/// So many more samples far from a source's clock than near it set the clock anew. One asset with a wrong clock never
+/// gets there while others keep time; a source whose clock was set does within seconds.
+const STRAYS_MAX: u32 = 64;
 
 /// The pure decider: one lane of one program.
 pub struct Engine {
@@ -164,6 +172,7 @@ pub struct Engine {
     world: World,
     spec: Arc<EngineSpec>,
     partitions: Vec<Partition>,
+    /// Places in `partitions`, in order of the assets' names: an order that survives a recovery.
     assets: BTreeMap<String, u32>,
     series: Vec<Option<Arc<SeriesDef>>>,
     /// By source number and series number; forgotten whenever a generation or baseline may change them.
@@ -254,18 +263,12 @@ impl Engine {
         self.series[at] = Some(Arc::new(def));
     }
 
-    /// Remembers the inputs of one asset since its newest snapshot, for an evidence pack.
+    /// From now on every decision of this asset hands out what it was made from, for an evidence pack.
     pub fn trace(&mut self, asset: &str) {
         self.trace = Some(asset.to_owned());
         if let Some(&i) = self.assets.get(asset) {
             self.partitions[i as usize].trace();
         }
-    }
-
-    /// The inputs remembered by [`Engine::trace`].
-    pub fn traced(&self) -> &[PartitionInput] {
-        let at = self.trace.as_ref().and_then(|asset| self.assets.get(asset));
-        at.map_or(&[], |&i| self.partitions[i as usize].traced())
     }
 
     /// Takes one journal entry and returns what follows from it.
@@ -303,7 +306,7 @@ impl Engine {
             }
             Input::Seal { source } => {
                 self.core.seq += 1;
-                for i in 0..self.partitions.len() {
+                for i in self.by_name() {
                     if let Some(local) = self.partitions[i].find_source(source) {
                         self.feed(i, PartitionInput::Seal(local), judge, &mut out);
                     }
@@ -327,7 +330,7 @@ impl Engine {
             self.sources.push(s.source.to_owned());
             self.sources.len() - 1
         });
-        let mut tick = self.core.ticks.get(s.source).copied().unwrap_or(i64::MIN);
+        let mut tick = self.core.ticks.get(s.source).copied();
         for k in 0..s.series.len() {
             self.core.seq += 1;
             self.samples_since += 1;
@@ -341,13 +344,8 @@ impl Engine {
                 let sample = Sample { source, series, ordinal: s.ordinal[k], time_ns: s.time_ns[k], value: s.value[k] };
                 self.partitions[p].apply_sample(sample, judge, out);
                 self.count_decisions(&out[before..]);
-                // The source's clock follows what its partitions believe, so one wild time wakes nobody.
-                if let Some(mark) = self.partitions[p].mark(source)
-                    && mark >= tick.saturating_add(TICK_NS)
-                {
-                    tick = mark - mark.rem_euclid(TICK_NS);
-                    self.core.ticks.insert(s.source.to_owned(), tick);
-                    self.wake(s.source, tick, judge, out);
+                if let Some(mark) = self.partitions[p].mark(source) {
+                    tick = self.follow(s.source, tick, mark, judge, out);
                 }
             } else if let (Route::Shed, Some(def)) = (route, &self.series[s.series[k] as usize]) {
                 out.push(Effect::Refused {
@@ -360,6 +358,45 @@ impl Engine {
             }
             self.checkpoint_when_due(out);
         }
+    }
+
+    /// The source's clock follows what its partitions believe, a step of the grid at a time; where one partition
+    /// leaps, the clock waits for the others to do the same.
+    #[inline]
+    fn follow(
+        &mut self,
+        source: &str,
+        tick: Option<i64>,
+        mark: i64,
+        judge: &mut dyn Judge,
+        out: &mut Vec<Effect>,
+    ) -> Option<i64> {
+        if let Some(tick) = tick {
+            let is_far = mark.abs_diff(tick) > self.spec.max_jump_ns.unsigned_abs();
+            if (is_far || !self.core.strays.is_empty()) && !self.set_anew(source, is_far) {
+                return Some(tick);
+            }
+            if !is_far && mark < tick.saturating_add(TICK_NS) {
+                return Some(tick);
+            }
+        }
+        let tick = mark.div_euclid(TICK_NS).saturating_mul(TICK_NS);
+        self.core.ticks.insert(source.to_owned(), tick);
+        self.wake(source, tick, judge, out);
+        Some(tick)
+    }
+
+    /// Counts a sample near or far from a source's clock; whether the clock may follow it.
+    #[cold]
+    fn set_anew(&mut self, source: &str, is_far: bool) -> bool {
+        let strays = self.core.strays.get(source).copied().unwrap_or(0);
+        let strays = if is_far { strays + 1 } else { strays.saturating_sub(1) };
+        if strays == 0 || strays > STRAYS_MAX {
+            self.core.strays.remove(source);
+        } else {
+            self.core.strays.insert(source.to_owned(), strays);
+        }
+        !is_far || strays > STRAYS_MAX
     }
 
     #[inline]
@@ -392,7 +429,9 @@ impl Engine {
                     (found, _) => {
                         let local_source = self.partitions[p].find_source(source);
                         let local_source = local_source.unwrap_or_else(|| {
-                            self.feed(p, PartitionInput::Source(source.to_owned()), judge, out);
+                            let clock_ns = self.core.ticks.get(source).copied();
+                            let name = source.to_owned();
+                            self.feed(p, PartitionInput::Source { name, clock_ns }, judge, out);
                             self.partitions[p].find_source(source).expect("it was just added")
                         });
                         let series = found.unwrap_or_else(|| {
@@ -449,13 +488,17 @@ impl Engine {
     }
 
     fn broadcast(&mut self, input: &PartitionInput, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
-        for i in 0..self.partitions.len() {
+        for i in self.by_name() {
             self.feed(i, input.clone(), judge, out);
         }
     }
 
+    fn by_name(&self) -> Vec<usize> {
+        self.assets.values().map(|&i| i as usize).collect()
+    }
+
     fn tick(&mut self, source: &str, now_ns: i64, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
-        let tick = now_ns - now_ns.rem_euclid(TICK_NS);
+        let tick = now_ns.div_euclid(TICK_NS).saturating_mul(TICK_NS);
         let known = self.core.ticks.entry(source.to_owned()).or_insert(i64::MIN);
         if tick > *known {
             *known = tick;
@@ -466,11 +509,15 @@ impl Engine {
     /// Tells the partitions of a source whose deadline has passed. Looks at every partition, once per tick of the
     /// source: cheap against the samples of a tick, and nothing cached that a recovery would have to rebuild.
     fn wake(&mut self, source: &str, now_ns: i64, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
-        for i in 0..self.partitions.len() {
-            let due = self.partitions[i].deadline().is_some_and(|d| d <= now_ns);
-            if due && self.partitions[i].find_source(source).is_some() {
-                self.feed(i, PartitionInput::Wake(now_ns), judge, out);
-            }
+        // A clock far from an asset's own is no news about the asset, whoever is right.
+        let far = self.spec.max_jump_ns;
+        let is_due = |p: &Partition| {
+            let is_near = p.newest().is_some_and(|mark| now_ns <= mark.saturating_add(far));
+            is_near && p.deadline().is_some_and(|d| d <= now_ns) && p.find_source(source).is_some()
+        };
+        let due = self.assets.values().map(|&i| i as usize).filter(|&i| is_due(&self.partitions[i]));
+        for i in due.collect::<Vec<_>>() {
+            self.feed(i, PartitionInput::Wake(now_ns), judge, out);
         }
     }
 
@@ -487,7 +534,8 @@ impl Engine {
     fn write_checkpoint(&mut self, out: &mut Vec<Effect>) {
         self.samples_since = 0;
         self.decisions_since = 0;
-        for partition in &mut self.partitions {
+        for i in self.by_name() {
+            let partition = &mut self.partitions[i];
             if !partition.is_clean() {
                 let (hash, bytes) = partition.snapshot();
                 let asset = partition.key().asset.clone();

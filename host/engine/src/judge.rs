@@ -38,10 +38,13 @@ pub enum Presence {
     Silent,
     /// In the window, not in the baseline.
     New,
+    /// In the baseline and in the window, with fewer samples than the check wants: too few to judge, too many to call
+    /// it silent.
+    Sparse,
 }
 
 impl Presence {
-    /// Code used in numeric buffers: 0 present, 1 missing, 2 silent, 3 new.
+    /// Code used in numeric buffers: 0 present, 1 missing, 2 silent, 3 new, 4 sparse.
     pub fn code(self) -> u8 {
         self as u8
     }

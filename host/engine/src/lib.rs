@@ -31,5 +31,9 @@ pub use engine::{Effect, Engine, Input};
 /// other bytes, not with every release.
 pub const ENGINE_VERSION: &str = "1";
 
+/// Farthest event time from the epoch, ns: 291 years, up to the year 2261. The rest of an `i64` is room for windows and
+/// lateness, so that sums of times never overflow.
+pub const TIME_MAX_NS: i64 = 9_200_000_000_000_000_000;
+
 /// Nanoseconds in a second.
 pub const NS_PER_SEC: i64 = 1_000_000_000;

@@ -24,6 +24,10 @@ mod verdict;
 /// a row are a new clock.
 const JUMP_CONFIRM_TIMES: usize = 3;
 
+/// Distinct times that must follow a jump while another source of the asset still speaks at the old time: a clock that
+/// is wrong for longer than most errors last, and yet not for ever.
+const JUMP_CONFIRM_TIMES_ALONE: usize = 48;
+
 /// Most samples held back while a jump is unconfirmed: three rows of a wide asset.
 const JUMP_HELD_MAX: usize = 6_000;
 
@@ -34,7 +38,12 @@ const EMPTY_WINDOWS_JUDGED: u32 = 16;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PartitionInput {
     /// A source appears; it gets the next source number.
-    Source(String),
+    Source {
+        /// Its name.
+        name: String,
+        /// Where its clock stands, ns: what the first time is measured against.
+        clock_ns: Option<i64>,
+    },
     /// A series appears; it gets the next series number.
     Series(SeriesDef),
     /// A sample.
@@ -45,7 +54,7 @@ pub enum PartitionInput {
     Generation(Hash),
     /// From now on this tag names this baseline, or none.
     Baseline(String, Option<BaselineRef>),
-    /// A source has ended: what is complete is judged now. Source number.
+    /// A source has ended; when all have, what is complete is judged now. Source number.
     Seal(u32),
 }
 
@@ -87,6 +96,9 @@ pub struct Partition {
     counts: Counts,
     now_ns: i64,
     mode: Mode,
+    /// Whether each decision hands out what it was made from, and not only a new FAIL.
+    #[serde(skip)]
+    is_traced: bool,
     #[serde(skip)]
     range: Range,
     #[serde(skip)]
@@ -101,6 +113,10 @@ struct Source {
     name: String,
     /// Newest accepted event time, ns.
     mark: Option<i64>,
+    /// Where the clock of the whole source stood when this asset first heard of it, ns.
+    clock_ns: Option<i64>,
+    /// Whether it has ended, and nothing came since.
+    is_sealed: bool,
     /// Samples whose time jumped and is not confirmed.
     held: Vec<Sample>,
 }
@@ -148,7 +164,15 @@ struct Range {
     hasher: Hasher,
     inputs: u64,
     generations: Vec<Hash>,
-    traced: Option<Vec<PartitionInput>>,
+    trace: Trace,
+}
+
+/// The inputs themselves, samples apart because they are many: at most one checkpoint's worth, 32 bytes each.
+#[derive(Debug, Default)]
+struct Trace {
+    samples: Vec<Sample>,
+    /// With the number of samples before it.
+    others: Vec<(usize, PartitionInput)>,
 }
 
 impl Partition {
@@ -168,6 +192,7 @@ impl Partition {
             counts: Counts::default(),
             now_ns: i64::MIN,
             mode: Mode::default(),
+            is_traced: false,
             range: Range::default(),
             spec: Arc::default(),
             plans: Vec::new(),
@@ -217,7 +242,7 @@ impl Partition {
 
     /// Number of the series, when it is known.
     pub fn find_series(&self, def: &SeriesDef) -> Option<u32> {
-        self.series.iter().position(|s| &s.def == def).map(|i| i as u32)
+        self.series.iter().position(|s| s.def.names_same(def)).map(|i| i as u32)
     }
 
     /// Number of the source, when it is known.
@@ -235,20 +260,20 @@ impl Partition {
         self.sources.get(source as usize).and_then(|s| s.mark)
     }
 
+    /// Newest accepted event time of all sources, ns.
+    pub fn newest(&self) -> Option<i64> {
+        self.sources.iter().filter_map(|s| s.mark).max()
+    }
+
     /// The clock time, ns, at which a window must close even without a sample.
     pub fn deadline(&self) -> Option<i64> {
         let end = self.grids.iter().filter_map(|w| w.next_end).min()?;
         Some(end.saturating_add(self.spec.lateness_ns).saturating_add(self.spec.idle_ns))
     }
 
-    /// From now on remembers every input since the newest snapshot, for an evidence pack.
+    /// From now on every decision hands out the inputs it was made from.
     pub fn trace(&mut self) {
-        self.range.traced = Some(Vec::new());
-    }
-
-    /// The inputs since the newest snapshot, when traced.
-    pub fn traced(&self) -> &[PartitionInput] {
-        self.range.traced.as_deref().unwrap_or_default()
+        self.is_traced = true;
     }
 
     /// Takes one input and appends what follows from it.
@@ -264,7 +289,9 @@ impl Partition {
                 let until = now.saturating_sub(self.spec.idle_ns).saturating_sub(self.spec.lateness_ns);
                 self.close_until(until, judge, out);
             }
-            PartitionInput::Source(name) => self.sources.push(Source { name, mark: None, held: Vec::new() }),
+            PartitionInput::Source { name, clock_ns } => {
+                self.sources.push(Source { name, mark: None, clock_ns, is_sealed: false, held: Vec::new() });
+            }
             PartitionInput::Series(def) => {
                 self.series.push(Series { def, seen: false });
                 self.plan(world);
@@ -288,7 +315,9 @@ impl Partition {
         let max_jump = self.spec.max_jump_ns;
         let src = &mut self.sources[sample.source as usize];
         let t = sample.time_ns;
-        let near = src.mark.is_none_or(|m| t <= m.saturating_add(max_jump) && t >= m.saturating_sub(max_jump));
+        src.is_sealed = false;
+        let known = src.mark.or(src.clock_ns);
+        let near = known.is_none_or(|m| t <= m.saturating_add(max_jump) && t >= m.saturating_sub(max_jump));
         if !near {
             return self.hold(sample, judge, out);
         }
@@ -303,6 +332,13 @@ impl Partition {
     #[cold]
     fn hold(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
         let max_jump = self.spec.max_jump_ns.unsigned_abs();
+        let old = self.sources[sample.source as usize].mark;
+        let others = self.sources.iter().enumerate().filter(|(i, s)| *i != sample.source as usize && !s.is_sealed);
+        let alone = old.is_some_and(|old| {
+            let stayed = |m: i64| m.abs_diff(old) <= max_jump;
+            others.filter_map(|(_, s)| s.mark).any(stayed)
+        });
+        let confirm = if alone { JUMP_CONFIRM_TIMES_ALONE } else { JUMP_CONFIRM_TIMES };
         let src = &mut self.sources[sample.source as usize];
         // Held samples must agree among themselves, or the newest one starts a new suspicion.
         let disagree = src.held.iter().any(|h| h.time_ns.abs_diff(sample.time_ns) > max_jump);
@@ -311,7 +347,7 @@ impl Partition {
         let mut times: Vec<i64> = src.held.iter().map(|h| h.time_ns).collect();
         times.sort_unstable();
         times.dedup();
-        let believed = if times.len() >= JUMP_CONFIRM_TIMES { std::mem::take(&mut src.held) } else { vec![] };
+        let believed = if times.len() >= confirm { std::mem::take(&mut src.held) } else { vec![] };
         let back = src.mark.is_some_and(|m| sample.time_ns < m);
         self.refuse(Refusal::Jumped, &wrong, out);
         if back && !believed.is_empty() {
@@ -322,31 +358,28 @@ impl Partition {
         }
     }
 
-    /// Files a sample whose time is believed, then judges what it completes.
+    /// Files a sample whose time is believed, then judges what it completes. It is refused when no window took it.
     fn accept(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
         let (t, series) = (sample.time_ns, sample.series as usize);
-        let mut refusal = None;
+        let (mut refusal, mut is_filed) = (None, false);
         for w in &mut self.grids {
-            let judged = w.next_end.map_or(i64::MIN, |end| end - w.grid.step_ns());
+            let judged = w.next_end.map_or(i64::MIN, |end| end.saturating_sub(w.grid.step_ns()));
             if w.next_end.is_none() {
                 // Samples that are late within the allowance may come before this one.
                 let end = w.grid.end_after(t.saturating_sub(self.spec.lateness_ns));
                 w.next_end = Some(end);
-                w.first_ns = end - w.grid.step_ns();
+                w.first_ns = end.saturating_sub(w.grid.step_ns());
             }
-            if t < judged {
+            if t < judged && (self.spec.late != LatePolicy::Buffer || t < w.grid.oldest_kept(judged)) {
                 refusal = Some(Refusal::Late);
-                if self.spec.late != LatePolicy::Buffer || t < w.grid.oldest_kept(judged) {
-                    continue;
-                }
-            }
-            if w.grid.len() >= self.spec.caps.max_buckets as usize {
+            } else if w.grid.len() >= self.spec.caps.max_buckets as usize && !w.grid.holds(t) {
                 refusal = Some(Refusal::Cap);
-                continue;
+            } else {
+                w.grid.push(series, t, sample.value);
+                is_filed = true;
             }
-            w.grid.push(series, t, sample.value);
         }
-        if let Some(why) = refusal {
+        if let Some(why) = refusal.filter(|_| !is_filed) {
             self.refuse(why, &[sample], out);
         }
         self.series[series].seen = true;
@@ -359,11 +392,12 @@ impl Partition {
         }
     }
 
-    /// Oldest mark of the sources that are not idle, less the allowed lateness.
+    /// Oldest mark of the sources that are neither idle nor at their end, less the allowed lateness.
     fn watermark(&self) -> i64 {
-        let newest = self.sources.iter().filter_map(|s| s.mark).max().unwrap_or(i64::MIN);
+        let running = self.sources.iter().filter(|s| !s.is_sealed);
+        let newest = running.clone().filter_map(|s| s.mark).max().unwrap_or(i64::MIN);
         let idle_before = newest.saturating_sub(self.spec.idle_ns);
-        let oldest = self.sources.iter().filter_map(|s| s.mark).filter(|m| *m >= idle_before).min();
+        let oldest = running.filter_map(|s| s.mark).filter(|m| *m >= idle_before).min();
         oldest.unwrap_or(newest).saturating_sub(self.spec.lateness_ns)
     }
 
@@ -372,7 +406,7 @@ impl Partition {
         loop {
             let next = self.grids.iter().enumerate().filter_map(|(i, w)| w.next_end.map(|end| (end, i))).min();
             let Some((end, at)) = next else { return };
-            if end > until {
+            if end > until || end == i64::MAX {
                 return;
             }
             let step = self.grids[at].grid.step_ns();
@@ -385,24 +419,31 @@ impl Partition {
                 self.judge_windows(step, end, self.grids[at].first_ns, judge, out);
             }
             let w = &mut self.grids[at];
-            w.grid.forget_before(keep_from + step);
-            let mut next = end + step;
+            w.grid.forget_before(keep_from.saturating_add(step));
+            let mut next = end.saturating_add(step);
             if w.empty >= EMPTY_WINDOWS_JUDGED {
                 // Nothing will be judged before the next sample's bucket: go there in one step.
                 let ahead = w.grid.first_from(i64::MIN).unwrap_or(until).min(until);
                 let target = w.grid.end_after(ahead).max(next);
-                self.counts.skipped_windows += ((target - next) / step) as u64;
+                self.counts.skipped_windows += (target.saturating_sub(next) / step) as u64;
                 next = target;
             }
             w.next_end = Some(next);
         }
     }
 
+    /// A source ends: it holds no window open any more. When none runs, nothing late can come, and all that is
+    /// complete is judged.
     fn seal(&mut self, source: u32, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
-        let wrong = std::mem::take(&mut self.sources[source as usize].held);
+        let src = &mut self.sources[source as usize];
+        src.is_sealed = true;
+        let wrong = std::mem::take(&mut src.held);
         self.refuse(Refusal::Jumped, &wrong, out);
-        if let Some(mark) = self.sources[source as usize].mark {
-            self.close_until(mark.saturating_add(1), judge, out);
+        let running = self.sources.iter().any(|s| !s.is_sealed && s.mark.is_some());
+        let newest = self.sources.iter().filter_map(|s| s.mark).max();
+        let until = if running { Some(self.watermark()) } else { newest.map(|m| m.saturating_add(1)) };
+        if let Some(until) = until {
+            self.close_until(until, judge, out);
         }
     }
 
@@ -482,8 +523,10 @@ impl Partition {
     }
 
     fn start_range(&mut self, snapshot: Hash) {
-        let traced = self.range.traced.is_some().then(Vec::new);
-        self.range = Range { snapshot, traced, ..Range::default() };
+        let mut trace = std::mem::take(&mut self.range.trace);
+        trace.samples.clear();
+        trace.others.clear();
+        self.range = Range { snapshot, trace, ..Range::default() };
         if self.generation != Hash::ZERO {
             self.range.generations.push(self.generation);
         }
@@ -492,7 +535,13 @@ impl Partition {
 
 impl Default for Range {
     fn default() -> Self {
-        Range { snapshot: Hash::ZERO, hasher: Hasher::new(), inputs: 0, generations: Vec::new(), traced: None }
+        Range {
+            snapshot: Hash::ZERO,
+            hasher: Hasher::new(),
+            inputs: 0,
+            generations: Vec::new(),
+            trace: Trace::default(),
+        }
     }
 }
 
@@ -505,9 +554,7 @@ impl Range {
         self.hasher.update(&u32::MAX.to_le_bytes());
         self.hasher.update(&(bytes.len() as u64).to_le_bytes());
         self.hasher.update(&bytes);
-        if let Some(traced) = &mut self.traced {
-            traced.push(input.clone());
-        }
+        self.trace.others.push((self.trace.samples.len(), input.clone()));
     }
 
     /// Adds a sample to the hash as 32 bytes.
@@ -521,9 +568,22 @@ impl Range {
         record[16..24].copy_from_slice(&s.time_ns.to_le_bytes());
         record[24..].copy_from_slice(&s.value.to_bits().to_le_bytes());
         self.hasher.update(&record);
-        if let Some(traced) = &mut self.traced {
-            traced.push(PartitionInput::Sample(*s));
+        self.trace.samples.push(*s);
+    }
+}
+
+impl Trace {
+    /// All inputs in order.
+    fn inputs(&self) -> Vec<PartitionInput> {
+        let mut inputs = Vec::with_capacity(self.samples.len() + self.others.len());
+        let mut from = 0;
+        for (at, other) in &self.others {
+            inputs.extend(self.samples[from..*at].iter().map(|s| PartitionInput::Sample(*s)));
+            inputs.push(other.clone());
+            from = *at;
         }
+        inputs.extend(self.samples[from..].iter().map(|s| PartitionInput::Sample(*s)));
+        inputs
     }
 }
 
@@ -541,8 +601,37 @@ pub enum RestoreError {
     Missing(&'static str, Hash),
 }
 
-/// Names of the sources and definitions of the series in a snapshot, in order of their numbers.
-pub fn names(snapshot: &[u8]) -> Result<(Vec<String>, Vec<SeriesDef>), CborError> {
-    let p: Partition = cbor::decode(snapshot)?;
-    Ok((p.sources.into_iter().map(|s| s.name).collect(), p.series.into_iter().map(|s| s.def).collect()))
+/// What the numbers and names in a snapshot stand for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    /// Sources, in order of their numbers.
+    pub sources: Vec<String>,
+    /// Series, in order of their numbers.
+    pub series: Vec<SeriesDef>,
+    /// Baselines that tags name.
+    pub baselines: Vec<Hash>,
+}
+
+impl Names {
+    /// Those of a snapshot.
+    pub fn of(snapshot: &[u8]) -> Result<Self, CborError> {
+        let p: Partition = cbor::decode(snapshot)?;
+        Ok(Names {
+            sources: p.sources.into_iter().map(|s| s.name).collect(),
+            series: p.series.into_iter().map(|s| s.def).collect(),
+            baselines: p.baselines.into_values().map(|b| b.hash).collect(),
+        })
+    }
+
+    /// Adds what inputs name.
+    pub fn learn(&mut self, inputs: &[PartitionInput]) {
+        for input in inputs {
+            match input {
+                PartitionInput::Source { name, .. } => self.sources.push(name.clone()),
+                PartitionInput::Series(def) => self.series.push(def.clone()),
+                PartitionInput::Baseline(_, Some(named)) => self.baselines.push(named.hash),
+                _ => {}
+            }
+        }
+    }
 }

@@ -65,7 +65,7 @@ pub enum LatePolicy {
     Drop,
     /// It is filed into its bucket while that is still kept; windows judged before are not judged again.
     Buffer,
-    /// It is handed out as an effect, to be stored beside the telemetry.
+    /// It is dropped from windows, and the whole of it is kept among the dead letters.
     SideOutput,
 }
 
@@ -104,7 +104,7 @@ pub struct CheckSpec {
     pub except: Vec<String>,
     /// Asset patterns.
     pub assets: Vec<String>,
-    /// A series with fewer samples in the window is not judged.
+    /// A series with fewer samples in the window is sparse, or passed over when the baseline does not expect it.
     pub min_samples: u32,
     /// Rules in order.
     pub rules: Vec<RuleUse>,

@@ -74,7 +74,7 @@ impl Grid {
     pub fn push(&mut self, local: usize, t: i64, value: f64) {
         let newest = self.buckets.len().wrapping_sub(1);
         let at = match self.buckets.get(newest) {
-            Some(b) if t >= b.start_ns && t - b.start_ns < self.step_ns => newest,
+            Some(b) if t >= b.start_ns && t.saturating_sub(b.start_ns) < self.step_ns => newest,
             _ => self.seek(t),
         };
         let cells = &mut self.buckets[at].cells;
@@ -82,6 +82,12 @@ impl Grid {
             cells.resize_with(local + 1, Cell::default);
         }
         cells[local].push(value);
+    }
+
+    /// Whether there is a bucket for `t` already.
+    pub fn holds(&self, t: i64) -> bool {
+        let start_ns = t.div_euclid(self.step_ns).saturating_mul(self.step_ns);
+        self.buckets.binary_search_by_key(&start_ns, |b| b.start_ns).is_ok()
     }
 
     /// Number of buckets held.

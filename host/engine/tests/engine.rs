@@ -93,6 +93,7 @@ fn engine(spec: &EngineSpec, assets: &[&str]) -> Engine {
     engine.define(1, def("amp", "a"));
     engine.define(2, def("volt", "b"));
     engine.define(3, def("other", "a"));
+    engine.define(4, def("clock", "c"));
     engine.step(Input::Generation(Arc::new(spec.clone())), &mut Simple);
     engine.step(Input::Baseline { tag: "golden", baseline: Some((1, golden(assets))) }, &mut Simple);
     engine
@@ -228,6 +229,99 @@ fn a_clock_that_stays_elsewhere_is_believed() {
 }
 
 #[test]
+fn a_wrong_clock_of_one_asset_is_its_own_affair() {
+    // Asset b joins at 100 s, for 10 or for all following seconds, with a clock that is a year off; a keeps time.
+    for (jump, until) in [-370, 370].into_iter().flat_map(|j| [(j * 86_400, 110), (j * 86_400, 400)]) {
+        let mut rows: Vec<Row> = Vec::new();
+        for t in 0..400 {
+            rows.push((t, 0, t as i64 * SEC, (t % 7) as f64));
+            rows.push((t, 1, t as i64 * SEC, 10.0 + (t % 5) as f64));
+            if (100..until).contains(&t) {
+                rows.push((t, 2, (t as i64 + jump) * SEC, (t % 7) as f64));
+            }
+        }
+        let mut e = engine(&spec(), &["a", "b"]);
+        let effects = feed(&mut e, &rows, 16);
+        let lost = |r: &&Effect| matches!(r, Effect::Refused { series, .. } if series == &def("volt", "a"));
+        assert_eq!(effects.iter().filter(lost).count(), 0, "jump {jump} until {until}");
+        let of_a = decisions(&effects).into_iter().filter(|d| d.asset == "a" && d.check == "fast").count();
+        assert_eq!(of_a, 38, "jump {jump} until {until}: windows of a go on");
+        assert_eq!(e.core().ticks["s"], 399 * SEC);
+    }
+}
+
+#[test]
+fn the_ends_of_time_are_times_like_others() {
+    for t in [i64::MAX, i64::MIN, hb_engine::TIME_MAX_NS, -hb_engine::TIME_MAX_NS] {
+        for lateness_ns in [0, 86_400 * SEC] {
+            let spec = EngineSpec { lateness_ns, ..spec() };
+            let mut e = engine(&spec, &["a"]);
+            let mut rows = vec![(0, 0, t, 1.0)];
+            rows.extend(clean(1, 50));
+            rows.extend([(51, 0, t, 1.0), (52, 1, t - t.signum(), 1.0), (53, 1, t, 1.0)]);
+            feed(&mut e, &rows, 4);
+            e.step(Input::Seal { source: "s" }, &mut Simple);
+        }
+    }
+}
+
+#[test]
+fn two_sources_of_one_asset_wait_for_each_other() {
+    let source = |name: &'static str, series: u32, from: i64, to: i64| (name, series, from, to);
+    let mut e = engine(&spec(), &["a"]);
+    let mut effects = Vec::new();
+    // The second one is up to 15 s behind, and ends first.
+    let turns = [source("s", 0, 0, 15), source("u", 1, 0, 14), source("s", 0, 15, 31), source("u", 1, 14, 25)];
+    for (name, series, from, to) in turns {
+        let times: Vec<i64> = (from..to).map(|t| t * SEC).collect();
+        let n = times.len();
+        let value: Vec<f64> =
+            (from..to).map(|t| if series == 0 { (t % 7) as f64 } else { 10.0 + (t % 5) as f64 }).collect();
+        let ordinal: Vec<u64> = (from as u64..to as u64).collect();
+        let columns =
+            Samples { source: name, ordinal: &ordinal, series: &vec![series; n], time_ns: &times, value: &value };
+        effects.extend(e.step(Input::Samples(columns), &mut Simple));
+    }
+    assert_eq!(refused(&effects, Refusal::Late), 0);
+    assert_eq!(decisions(&effects).iter().map(|d| d.end_ns).max(), Some(20 * SEC));
+    // When it has ended, nobody waits for it any more.
+    let after = e.step(Input::Seal { source: "u" }, &mut Simple);
+    assert_eq!(decisions(&after).iter().map(|d| d.end_ns).max(), Some(30 * SEC));
+    assert!(decisions(&after).iter().all(|d| d.counts.samples > 30), "both sources are in it");
+    // What came at the very end closes no window, and nothing is judged twice.
+    assert!(decisions(&e.step(Input::Seal { source: "s" }, &mut Simple)).is_empty());
+}
+
+#[test]
+fn too_few_samples_are_neither_a_pass_nor_silence() {
+    let mut spec = spec();
+    spec.checks.iter_mut().for_each(|c| c.min_samples = 5);
+    let mut rows = clean(0, 100);
+    rows.retain(|r| r.1 == 1 || r.2 < 60 * SEC || r.2 % (10 * SEC) == 0);
+    let effects = feed(&mut engine(&spec, &["a"]), &rows, 16);
+    let last = decisions(&effects).into_iter().rfind(|d| d.check == "fast").unwrap();
+    assert!(last.findings.iter().any(|f| f.series.metric == "volt" && f.reason == "Sparse"), "{last:#?}");
+}
+
+#[test]
+fn a_check_says_nothing_of_assets_it_does_not_look_at() {
+    let mut spec = spec();
+    spec.checks[0].metrics = vec!["amp".into()];
+    let rows: Vec<Row> = (0..100).map(|t| (t, 2, t as i64 * SEC, (t % 7) as f64)).collect();
+    let effects = feed(&mut engine(&spec, &["a"]), &rows, 16);
+    assert!(decisions(&effects).iter().all(|d| d.check == "slow"));
+    assert!(!decisions(&effects).is_empty());
+}
+
+#[test]
+fn the_kind_of_a_series_is_no_part_of_its_name() {
+    let mut e = engine(&spec(), &["a"]);
+    e.define(0, SeriesDef { kind: SeriesKind::Counter, ..def("volt", "a") });
+    let effects = feed(&mut e, &clean(0, 100), 16);
+    assert!(decisions(&effects).iter().all(|d| d.status == Status::Pass), "{:#?}", decisions(&effects)[0]);
+}
+
+#[test]
 fn late_samples_follow_the_policy() {
     let mut rows = clean(0, 100);
     rows.push((100, 0, 75 * SEC, 1_000.0));
@@ -235,7 +329,7 @@ fn late_samples_follow_the_policy() {
     for (late, want) in [(LatePolicy::Drop, 0), (LatePolicy::Buffer, 2), (LatePolicy::SideOutput, 0)] {
         let spec = EngineSpec { late, ..spec() };
         let effects = feed(&mut engine(&spec, &["a"]), &rows, 16);
-        assert_eq!(refused(&effects, Refusal::Late), 1);
+        assert_eq!(refused(&effects, Refusal::Late), usize::from(late != LatePolicy::Buffer));
         let hit = decisions(&effects).iter().filter(|d| d.status != Status::Pass).count();
         assert_eq!(hit > 0, want > 0, "{late:?}");
     }
@@ -288,7 +382,15 @@ fn caps_shed_and_count() {
 
 #[test]
 fn a_recovered_engine_goes_on_with_the_same_bytes() {
-    let rows = clean(0, 6_000);
+    // Asset b comes before a, against the alphabet, and both fall silent now and then, so that a clock closes windows.
+    let mut rows: Vec<Row> = Vec::new();
+    for t in 0..6_000 {
+        if t % 1_000 < 700 {
+            rows.push((t, 2, t as i64 * SEC, (t % 7) as f64));
+            rows.push((t, 0, t as i64 * SEC, (t % 7) as f64));
+        }
+        rows.push((t, 4, t as i64 * SEC, 1.0));
+    }
     let mut whole = engine(&spec(), &["a"]);
     let effects = feed(&mut whole, &rows, 97);
     let (mut core, mut snapshots) = (None, BTreeMap::new());
@@ -314,8 +416,9 @@ fn a_recovered_engine_goes_on_with_the_same_bytes() {
     for (seq, core, snapshots) in checkpoints {
         let states: Vec<Vec<u8>> = snapshots.into_values().filter(|s| s.0 <= seq).map(|s| s.1).collect();
         let mut again = Engine::restore("default", "live", &core, &states, world.clone()).unwrap();
-        again.define(0, def("volt", "a"));
-        again.define(1, def("amp", "a"));
+        for (id, metric, asset) in [(0, "volt", "a"), (2, "volt", "b"), (4, "clock", "c")] {
+            again.define(id, def(metric, asset));
+        }
         // Inputs 1 and 2 were generation and baseline.
         let rest = feed(&mut again, &rows[seq as usize - 2..], 13);
         let want = bytes(&effects);
@@ -333,13 +436,12 @@ fn end_state(engine: &mut Engine) -> Vec<Hash> {
 }
 
 #[test]
-fn a_traced_partition_reproduces_its_decision_alone() {
+fn a_new_fail_carries_what_reproduces_it_alone() {
     let mut rows = clean(0, 3_000);
     for r in rows.iter_mut().filter(|r| r.2 >= 2_500 * SEC) {
         r.3 += 50.0;
     }
     let mut whole = engine(&spec(), &["a"]);
-    whole.trace("a");
     let mut snapshots: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
     let mut found = None;
     'rows: for row in rows.chunks(1) {
@@ -348,8 +450,8 @@ fn a_traced_partition_reproduces_its_decision_alone() {
                 Effect::Snapshot { hash, bytes, .. } => {
                     snapshots.insert(hash, bytes);
                 }
-                Effect::Decision { decision, bytes, .. } if decision.status == Status::Fail => {
-                    found = Some((decision, bytes, whole.traced().to_vec()));
+                Effect::Decision { decision, bytes, trace, .. } if decision.status == Status::Fail => {
+                    found = Some((decision, bytes, trace.expect("a new FAIL is traced")));
                     break 'rows;
                 }
                 _ => {}

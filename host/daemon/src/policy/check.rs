@@ -1,5 +1,5 @@
-//! Everything a policy must pass before it may judge: it opens, names nothing that is absent, type checks, answers
-//! the same question always the same, and its tests hold.
+//! Everything a policy must pass before it may judge: it opens, names nothing that is absent, type checks, takes its
+//! own defaults, answers the same question always the same, and its tests hold.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::sandbox::ABSENT;
 use super::schema::PolicyKind;
 use super::suite::{self, CaseFailure, TestReport};
 use super::vm::{MAX_SOURCE_BYTES, PolicyVm};
-use super::{EXTENSION, PolicyProblem, TEST_EXTENSION, is_policy, types};
+use super::{EXTENSION, PolicyProblem, TEST_EXTENSION, is_policy, refusal, types};
 
 /// Deepest folder below a given path: a link that leads back must end.
 const MAX_DEPTH: usize = 16;
@@ -146,7 +146,7 @@ fn absent_names(file: &str, source: &str) -> Vec<PolicyProblem> {
     problems
 }
 
-/// Asks ordinary questions twice, and in another order in another VM: the answers must be equal, and none an error.
+/// Tries the default parameters, and asks ordinary questions twice, and in another order in another VM: the answers must be equal, and none an error.
 fn probe(vm: &PolicyVm, source: &str) -> Vec<PolicyProblem> {
     let Ok(fresh) = PolicyVm::load(&vm.file, source) else { return Vec::new() };
     let problem = |message: String, help: Option<&str>| PolicyProblem {
@@ -158,6 +158,12 @@ fn probe(vm: &PolicyVm, source: &str) -> Vec<PolicyProblem> {
     };
     let pure = Some("use only the arguments; keep what must last in declared `state`");
     let using = vm.rule_use();
+    if let Some((message, help)) = refusal(vm, &using) {
+        return vec![problem(format!("with its defaults {message}"), Some(&help))];
+    }
+    if vm.check(&using) != fresh.check(&using) {
+        return vec![problem("the answer of `check` depends on calls before".into(), pure)];
+    }
     if vm.declared.kind == PolicyKind::Severity {
         let decisions = probe_decisions();
         let ask = |vm: &PolicyVm| decisions.iter().map(|d| vm.severity(&using, d)).collect::<Vec<_>>();
@@ -217,6 +223,7 @@ fn probe_rows<'a>(series: &'a [SeriesDef; 2], state: &'a [f64]) -> Vec<(&'static
         ("a series with a baseline without spread", row(Presence::Present, window, flat, None)),
         ("a missing series", row(Presence::Missing, empty, baseline, None)),
         ("a silent series", row(Presence::Silent, empty, baseline, None)),
+        ("a sparse series", row(Presence::Sparse, window, baseline, None)),
         ("a series without a baseline", row(Presence::New, window, none, None)),
         ("a renamed series", row(Presence::Missing, empty, baseline, Some(&series[1]))),
     ]

@@ -22,8 +22,12 @@ const MAX_NAME: usize = 64;
 /// Longest `about`, bytes: it is shown in one line of a list.
 const MAX_ABOUT: usize = 400;
 
-const RULE_KEYS: [&str; 8] = ["id", "version", "kind", "about", "applies_to", "params", "state", "judge"];
-const SEVERITY_KEYS: [&str; 6] = ["id", "version", "kind", "about", "params", "severity"];
+/// The function that judges a policy's parameters, in policies of both kinds.
+const CHECK: &str = "check";
+
+pub(super) const RULE_KEYS: [&str; 9] =
+    ["id", "version", "kind", "about", "applies_to", "params", CHECK, "state", "judge"];
+pub(super) const SEVERITY_KEYS: [&str; 7] = ["id", "version", "kind", "about", "params", CHECK, "severity"];
 
 /// What a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub struct ParamDecl {
     pub choices: Vec<String>,
 }
 
-/// What a policy file declares, without its function.
+/// What a policy file declares, without its functions.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) id: String,
@@ -71,6 +75,14 @@ pub(crate) struct Declared {
     pub(crate) params: BTreeMap<String, ParamDecl>,
     /// Sorted by name: the order of the state columns.
     pub(crate) state: Vec<(String, f64)>,
+}
+
+/// The functions of a policy file.
+pub(crate) struct Functions {
+    /// Judges, or names a severity.
+    pub(crate) main: Function,
+    /// Says why parameters do not fit.
+    pub(crate) check: Option<Function>,
 }
 
 /// Collects what is wrong with one file's table, each with its place.
@@ -143,7 +155,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads a policy's table.
-    pub(crate) fn policy(&mut self, table: &Table) -> Option<(Declared, Function)> {
+    pub(crate) fn policy(&mut self, table: &Table) -> Option<(Declared, Functions)> {
         let kind = match self.text(table, &[], "kind")?.as_str() {
             "rule" => PolicyKind::Rule,
             "severity" => PolicyKind::Severity,
@@ -176,23 +188,28 @@ impl<'a> Reading<'a> {
         let applies_to = self.patterns(table);
         let params = self.params(table);
         let state = self.state(table);
-        let function = match table.raw_get::<Value>(kind.function()).unwrap_or(Value::Nil) {
-            Value::Function(function) => Some(function),
-            Value::Nil => {
-                let help = format!("add `{} = function(...) ... end`", kind.function());
-                self.wrong(&[], format!("`{}` is missing", kind.function()), Some(help));
-                None
-            }
-            other => {
-                let message = format!("`{}` is a {}; expected a function", kind.function(), other.type_name());
-                self.wrong(&[Step::Key(kind.function())], message, None);
-                None
-            }
-        };
+        let main = self.function(table, kind.function());
+        if matches!(table.raw_get(kind.function()), Ok(Value::Nil)) {
+            let help = format!("add `{} = function(...) ... end`", kind.function());
+            self.wrong(&[], format!("`{}` is missing", kind.function()), Some(help));
+        }
+        let check = self.function(table, CHECK);
         if !self.problems.is_empty() {
             return None;
         }
-        Some((Declared { id, version, kind, about, applies_to, params, state }, function?))
+        Some((Declared { id, version, kind, about, applies_to, params, state }, Functions { main: main?, check }))
+    }
+
+    /// Function at `key`; nil is none.
+    fn function(&mut self, table: &Table, key: &str) -> Option<Function> {
+        match table.raw_get::<Value>(key).unwrap_or(Value::Nil) {
+            Value::Function(function) => Some(function),
+            Value::Nil => None,
+            other => {
+                self.wrong(&[Step::Key(key)], format!("`{key}` is a {}; expected a function", other.type_name()), None);
+                None
+            }
+        }
     }
 
     fn patterns(&mut self, table: &Table) -> Vec<String> {

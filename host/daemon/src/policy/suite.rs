@@ -1,4 +1,5 @@
-//! Runs the tests beside a policy: cases of windows in sequence, with the verdicts they must give.
+//! Runs the tests beside a policy: cases of windows in sequence, with the verdicts they must give, and parameters that
+//! the policy must refuse.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ use mlua::{Table, Value};
 
 use super::lex::{Step, Tokens};
 use super::schema::{PolicyKind, Reading, entries};
-use super::vm::{PolicyVm, open};
-use super::{PolicyProblem, misfit};
+use super::vm::{ParamsCheck, PolicyVm, open};
+use super::{PolicyProblem, misfit, refusal};
 
 /// Length of a test's windows, ns; a rule sees it as `ctx.window_sec`.
 const WINDOW_NS: i64 = 60 * hb_engine::NS_PER_SEC;
@@ -24,7 +25,9 @@ const DEFAULT_COUNT: f64 = 60.0;
 /// How far an expected value may be off, as a share of it: tests write a few digits.
 const VALUE_TOLERANCE: f64 = 1e-3;
 
-const CASE_KEYS: [&str; 5] = ["name", "params", "windows", "decision", "expect"];
+const CASE_KEYS: [&str; 6] = ["name", "params", "windows", "decision", "expect", EXPECT_REFUSED];
+/// In place of `expect`: a part of the sentence with which the policy must refuse the case's parameters.
+const EXPECT_REFUSED: &str = "expect_refused";
 const WINDOW_KEYS: [&str; 3] = ["w", "b", "mode"];
 const EXPECT_KEYS: [&str; 3] = ["status", "value", "reason"];
 const IDENTITY_KEYS: [&str; 4] = ["metric", "unit", "presence", "renamed"];
@@ -92,10 +95,40 @@ pub(crate) fn run(policy: (&str, &str), test: (&str, &str), report: &mut TestRep
 
 fn run_case(vm: &PolicyVm, case: &Table, place: &[Step<'_>], reading: &mut Reading<'_>) {
     reading.closed(case, place, "a case", &CASE_KEYS);
+    let before = reading.problems.len();
     let using = params(vm, case, place, reading);
+    if reading.problems.len() > before {
+        return;
+    }
+    if !matches!(case.raw_get(EXPECT_REFUSED), Ok(Value::Nil)) {
+        return run_refusal(vm, &using, case, place, reading);
+    }
+    if let Some((message, help)) = refusal(vm, &using) {
+        reading.wrong(&[place, &[Step::Key("params")]].concat(), message, Some(help));
+        return;
+    }
     match vm.declared.kind {
         PolicyKind::Rule => run_windows(vm, &using, case, place, reading),
         PolicyKind::Severity => run_decision(vm, &using, case, place, reading),
+    }
+}
+
+fn run_refusal(vm: &PolicyVm, using: &RuleUse, case: &Table, place: &[Step<'_>], reading: &mut Reading<'_>) {
+    let Some(wanted) = reading.text(case, place, EXPECT_REFUSED) else { return };
+    let at = [place, &[Step::Key(EXPECT_REFUSED)]].concat();
+    for key in ["windows", "decision", "expect"] {
+        if !matches!(case.raw_get(key), Ok(Value::Nil)) {
+            let message = format!("a case with `{EXPECT_REFUSED}` judges nothing; it has no `{key}`");
+            reading.wrong(&[place, &[Step::Key(key)]].concat(), message, None);
+        }
+    }
+    match vm.check(using) {
+        ParamsCheck::Refused(sentence) if sentence.contains(&wanted) => {}
+        ParamsCheck::Refused(sentence) => {
+            reading.wrong(&at, format!("expected a refusal with `{wanted}`, got: {sentence}"), None);
+        }
+        ParamsCheck::Fit => reading.wrong(&at, "the policy takes these parameters", None),
+        ParamsCheck::Broken(cause) => reading.wrong(&at, format!("`check` failed: {cause}"), None),
     }
 }
 
@@ -231,9 +264,10 @@ fn fixture(windows: &Table, i: usize, at: &[Step<'_>], reading: &mut Reading<'_>
         None | Some("present") => Presence::Present,
         Some("missing") => Presence::Missing,
         Some("silent") => Presence::Silent,
+        Some("sparse") => Presence::Sparse,
         Some("new") => Presence::New,
         Some(other) => {
-            let help = Some("present, missing, silent, new".to_owned());
+            let help = Some("present, missing, silent, new, sparse".to_owned());
             reading.wrong(
                 &[&at_w[..], &[Step::Key("presence")]].concat(),
                 format!("presence `{other}` is unknown"),
@@ -244,7 +278,7 @@ fn fixture(windows: &Table, i: usize, at: &[Step<'_>], reading: &mut Reading<'_>
     };
     let mut window: WindowRow = columns(&w, WINDOW_FIELDS);
     if window[0].is_nan() {
-        let seen = matches!(presence, Presence::Present | Presence::New);
+        let seen = matches!(presence, Presence::Present | Presence::New | Presence::Sparse);
         window[0] = if seen { DEFAULT_COUNT } else { 0.0 };
     }
     let baseline = match reading.table(&table, at, "b") {

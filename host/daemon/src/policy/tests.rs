@@ -1,5 +1,7 @@
 //! Tests of the whole module: attacks on the sandbox, mistakes with their places, and isolation of failing rows.
 
+mod params;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -316,6 +318,9 @@ fn the_schema_is_closed() {
         ("n = 0", "n = \"x\"", 3, 69, "state `n`", "first value"),
         ("{ \"a\", \"b\" }", "{ \"a\", 1, {} }", 3, 25, "no list of texts", "the default first"),
         ("judge = function(w, b, ctx)", "judge = 1, x = function()", 4, 3, "`judge` is a", ""),
+        ("judge = function(w, b, ctx)", "judg = function(w, b, ctx)", 1, 8, "`judge` is missing", "add `judge"),
+        ("judge =", "check = { 1 }, judge =", 4, 3, "`check` is a table; expected a function", ""),
+        ("judge =", "chekc = 1, judge =", 4, 3, "has no key `chekc`", "did you mean `check`?"),
     ] {
         let found = wrong(from, to);
         let got = found
@@ -450,27 +455,6 @@ fn types_are_checked() {
 }
 
 #[test]
-fn overrides_are_checked() {
-    let set = open(&rule("return nil"));
-    let one = |name: &str, value: Param| BTreeMap::from([(name.to_owned(), value)]);
-    let using = set.resolve("t.t", &one("limit", Param::Number(5.0))).unwrap();
-    assert_eq!(using.params["limit"], Param::Number(5.0));
-    assert_eq!(using.state, [("n".to_owned(), 0.0)]);
-    for (name, value, want) in [
-        ("limt", Param::Number(1.0), "did you mean `limit`?"),
-        ("limit", Param::Text("x".into()), "expected a finite number, as 1"),
-        ("limit", Param::Number(f64::INFINITY), "expected a finite number"),
-        ("kind", Param::Text("c".into()), "expected one of a, b"),
-        ("on", Param::Number(1.0), "expected true or false"),
-    ] {
-        let found = set.resolve("t.t", &one(name, value)).unwrap_err();
-        assert!(found[0].help.as_deref().unwrap().contains(want), "{found:?}");
-    }
-    let found = set.resolve("t.x", &BTreeMap::new()).unwrap_err();
-    assert_eq!(found[0].help.as_deref(), Some("did you mean `t.t`?"));
-}
-
-#[test]
 fn a_rule_that_is_not_loaded_is_an_error() {
     let mut set = open(&rule("return nil"));
     let mut using = set.resolve("t.t", &BTreeMap::new()).unwrap();
@@ -492,14 +476,17 @@ fn a_broken_severity_policy_still_alerts() {
     assert!(faults[0].starts_with("s/s.luau:2: a decision has no `sttaus`; did you mean `status`?"), "{faults:?}");
 }
 
+/// What the tests of one file find wrong with a policy.
+fn failures(policy: &(String, String), test: &str) -> Vec<PolicyProblem> {
+    let mut report = super::TestReport::default();
+    suite::run((&policy.0, &policy.1), ("t.test.luau", test), &mut report);
+    report.problems.into_iter().chain(report.failures.into_iter().map(|f| f.problem)).collect()
+}
+
 #[test]
 fn tests_must_fit_their_policy() {
     let policy = rule("return nil").remove(0);
-    let failures = |test: &str| {
-        let mut report = super::TestReport::default();
-        suite::run((&policy.0, &policy.1), ("t.test.luau", test), &mut report);
-        report.problems.into_iter().chain(report.failures.into_iter().map(|f| f.problem)).collect::<Vec<_>>()
-    };
+    let failures = |test: &str| failures(&policy, test);
     for (test, want) in [
         ("return {}", "holds no case"),
         ("return { { name = 'a', windows = {}, expect = {} } }", "0 windows and 0 expectations"),
@@ -518,4 +505,35 @@ fn tests_must_fit_their_policy() {
     assert!(failures("return { { name = 'a', windows = { { w = {} } }, expect = { 'PASS' } } }").is_empty());
     let lonely = vec![("x.test.luau".to_owned(), "return {}".to_owned())];
     assert!(problems(&lonely)[0].message.contains("there is no policy x.luau"));
+}
+
+#[test]
+fn the_definitions_name_what_a_policy_is_given() {
+    let fields = |name: &str| -> Vec<&str> {
+        let head = format!("export type {name} = {{\n");
+        let body = super::types::DEFINITIONS.split_once(&head).unwrap_or_else(|| panic!("no {name}")).1;
+        let lines = body.split_once("\n}").unwrap().0.lines().map(str::trim).filter(|line| !line.starts_with("--"));
+        lines.filter_map(|line| line.trim_start_matches("read ").split_once(':')).map(|(field, _)| field).collect()
+    };
+    let known = |keys: &[&'static str], more: &[&'static str]| [keys, more].concat();
+    assert_eq!(fields("Window"), known(&["metric", "unit", "presence", "renamed"], &WINDOW_FIELDS));
+    assert_eq!(fields("Baseline"), BASELINE_FIELDS);
+    let loops = [include_str!("rows.luau"), include_str!("severity.luau")];
+    let listed = |name: &str| -> Vec<String> {
+        let list = loops.iter().find_map(|text| text.split_once(&format!("strict(\"{name}\", {{ "))).unwrap().1;
+        list.split_once(" }").unwrap().0.split(", ").map(|key| key.trim_matches('"').to_owned()).collect()
+    };
+    assert_eq!(fields("Ctx"), listed("ctx"));
+    assert_eq!(fields("Decision"), listed("a decision"));
+    for (name, text, list) in
+        [("Verdict", loops[0], "local VERDICT_KEYS = { "), ("Finding", loops[1], "local FINDING_KEYS = { ")]
+    {
+        let keys = text.split_once(list).unwrap().1.split_once(" }").unwrap().0;
+        assert_eq!(fields(name), keys.split(", ").map(|key| key.trim_matches('"')).collect::<Vec<_>>());
+    }
+    assert_eq!(fields("Rule"), super::schema::RULE_KEYS);
+    assert_eq!(fields("SeverityPolicy"), super::schema::SEVERITY_KEYS);
+    let words = super::types::DEFINITIONS.split_once("read presence: ").unwrap().1.lines().next().unwrap();
+    let given = loops[0].split_once("local PRESENCE = { [0] = ").unwrap().1.split_once(" }").unwrap().0;
+    assert_eq!(words.trim_end_matches(',').split(" | ").collect::<Vec<_>>(), given.split(", ").collect::<Vec<_>>());
 }

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use hb_engine::decision::{Decision, Mode, Severity, Status};
 use hb_engine::judge::{Ask, BASELINE_FIELDS, Param, Row, RuleUse, Verdict, WINDOW_FIELDS};
 use hb_log::hash::Hash;
-use mlua::{Buffer, Error, Function, LuaString, Table};
+use mlua::{Buffer, Error, Function, Lua, LuaString, Table};
 
 use super::lex::{Pos, Tokens};
 use super::sandbox::{CHUNK, Room, trusted};
-use super::schema::{Declared, PolicyKind, Reading};
+use super::schema::{Declared, Functions, PolicyKind, Reading};
 use super::{EXTENSION, PolicyProblem};
 
 /// Longest policy file, bytes: Luau's compiler cannot be interrupted and takes about 0.1 ms per KiB.
@@ -37,14 +37,33 @@ pub(crate) struct PolicyVm {
     pub(crate) text: String,
     pub(crate) declared: Declared,
     room: Room,
-    function: Function,
-    /// The trusted loop around `function`.
-    run: Function,
+    /// Judges, or names a severity.
+    main: Guarded,
+    /// Judges parameters, where the policy does.
+    check: Option<Guarded>,
     /// The name errors carry: the id as a path. Reasons go into decisions, which must not depend on where a policy
     /// lies, so that they can be reproduced elsewhere.
     name: String,
+}
+
+/// A policy's function behind the trusted code that calls it.
+struct Guarded {
+    function: Function,
+    /// The trusted code around `function`.
+    run: Function,
     /// `name:line: ` of `function`.
     place: String,
+}
+
+/// What a policy says of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ParamsCheck {
+    /// It has no objection.
+    Fit,
+    /// Its sentence.
+    Refused(String),
+    /// Its `check` did not end as it should, with `file:line: `.
+    Broken(String),
 }
 
 impl PolicyVm {
@@ -56,25 +75,28 @@ impl PolicyVm {
         let (room, table) = open(file, source)?;
         let tokens = Tokens::of(source);
         let mut reading = Reading::new(file, &tokens);
-        let Some((declared, function)) = reading.policy(&table) else { return Err(reading.problems) };
-        let line = function.info().line_defined.unwrap_or(1);
+        let Some((declared, Functions { main, check })) = reading.policy(&table) else { return Err(reading.problems) };
+        let names = quoted(declared.params.keys().map(String::as_str));
         let text = match declared.kind {
-            PolicyKind::Rule => rows_source(&declared),
-            PolicyKind::Severity => {
-                let params = quoted(declared.params.keys().map(String::as_str));
-                include_str!("severity.luau").replace("@PARAM_NAMES@", &params)
-            }
+            PolicyKind::Rule => rows_source(&declared, &names),
+            PolicyKind::Severity => include_str!("severity.luau").replace("@PARAM_NAMES@", &names),
         };
         let name = format!("{}{EXTENSION}", declared.id.replace('.', "/"));
-        let run = trusted(&room, &text).map_err(|e| vec![problem_of(file, &e)])?;
+        let guard = |function: Function, text: &str| {
+            let run = trusted(&room, text).map_err(|e| vec![problem_of(file, &e)])?;
+            let place = format!("{name}:{}: ", function.info().line_defined.unwrap_or(1));
+            Ok::<_, Vec<PolicyProblem>>(Guarded { function, run, place })
+        };
+        let main = guard(main, &text)?;
+        let text = include_str!("check.luau").replace("@PARAM_NAMES@", &names);
+        let check = check.map(|function| guard(function, &text)).transpose()?;
         Ok(PolicyVm {
             file: file.to_owned(),
             source: Hash::of(source.as_bytes()),
             declared,
             room,
-            function,
-            run,
-            place: format!("{name}:{line}: "),
+            main,
+            check,
             name,
             text: source.to_owned(),
         })
@@ -92,11 +114,32 @@ impl PolicyVm {
         }
     }
 
+    /// What the policy says of the parameters it is to be used with.
+    pub(crate) fn check(&self, using: &RuleUse) -> ParamsCheck {
+        let Some(check) = &self.check else { return ParamsCheck::Fit };
+        self.room.fuel.fill_rows(1);
+        // The texts may have been cut within a character.
+        type Answer = (Option<LuaString>, Option<LuaString>);
+        let params = params(&self.room.lua, using);
+        let call = |params| check.run.call::<Answer>((&check.function, check.place.as_str(), params));
+        match params.and_then(call) {
+            Ok((None, None)) => ParamsCheck::Fit,
+            Ok((Some(sentence), _)) => ParamsCheck::Refused(sentence.to_string_lossy()),
+            Ok((None, Some(fault))) => {
+                let cause = self.named(&fault.to_string_lossy());
+                // Running out of memory has no line.
+                let placed = cause.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with(':'));
+                ParamsCheck::Broken(if placed { cause } else { format!("{}{cause}", check.place) })
+            }
+            Err(e) => ParamsCheck::Broken(format!("{}{}", check.place, message_of(&e))),
+        }
+    }
+
     /// One verdict per row of `ask`.
     pub(crate) fn judge(&self, ask: &Ask<'_>) -> Vec<Verdict> {
         let states = self.declared.state.len();
         if self.declared.kind != PolicyKind::Rule || ask.rows.iter().any(|r| r.state.len() != states) {
-            let cause = format!("{}the check was built for another version of this policy", self.place);
+            let cause = format!("{}the check was built for another version of this policy", self.main.place);
             return ask.rows.iter().map(|row| fault(row, &cause)).collect();
         }
         self.room.fuel.fill_rows(ask.rows.len());
@@ -108,7 +151,7 @@ impl PolicyVm {
             // Memory ran out, or the overrun hit the loop itself: go row by row, so that only the guilty ones fail.
             for row in rows.chunks(1) {
                 if let Err(e) = self.cross(ask, row, &mut verdicts) {
-                    verdicts.push(fault(&row[0], &format!("{}{}", self.place, message_of(&e))));
+                    verdicts.push(fault(&row[0], &format!("{}{}", self.main.place, message_of(&e))));
                 }
             }
         }
@@ -118,10 +161,11 @@ impl PolicyVm {
     /// Severity of a decision, or what is wrong with the policy.
     pub(crate) fn severity(&self, using: &RuleUse, decision: &Decision) -> Result<Option<Severity>, String> {
         if self.declared.kind != PolicyKind::Severity {
-            return Err(format!("{}policy `{}` is a rule, not a severity policy", self.place, self.declared.id));
+            return Err(format!("{}policy `{}` is a rule, not a severity policy", self.main.place, self.declared.id));
         }
         self.room.fuel.fill_rows(1);
-        let answer = self.ask_severity(using, decision).map_err(|e| format!("{}{}", self.place, message_of(&e)))?;
+        let answer =
+            self.ask_severity(using, decision).map_err(|e| format!("{}{}", self.main.place, message_of(&e)))?;
         match answer {
             (None, Some(fault)) => Err(self.named(&fault)),
             (answer, _) => Ok(match answer.as_deref() {
@@ -147,8 +191,8 @@ impl PolicyVm {
         ctx.raw_set("now_sec", ask.now_ns as f64 / NS_PER_SEC)?;
         ctx.raw_set("window_sec", (ask.end_ns - ask.start_ns) as f64 / NS_PER_SEC)?;
         let (input, text) = (lua.create_buffer(input)?, lua.create_buffer(text)?);
-        let call = (&self.function, self.place.as_str(), rows.len(), input, text, ctx);
-        let (output, reasons): (Buffer, LuaString) = self.run.call(call)?;
+        let call = (&self.main.function, self.main.place.as_str(), rows.len(), input, text, ctx);
+        let (output, reasons): (Buffer, LuaString) = self.main.run.call(call)?;
         let (output, reasons) = (output.to_vec(), reasons.as_bytes());
         let mut letter = 0;
         for (row, answer) in rows.iter().zip(output.chunks_exact((ANSWER_COLUMNS + states) * COLUMN_BYTES)) {
@@ -209,7 +253,7 @@ impl PolicyVm {
         table.raw_set("asset", decision.asset.as_str())?;
         table.raw_set("mode", decision.mode.as_str())?;
         table.raw_set("findings", findings)?;
-        self.run.call((&self.function, self.place.as_str(), table, ctx))
+        self.main.run.call((&self.main.function, self.main.place.as_str(), table, ctx))
     }
 }
 
@@ -304,7 +348,7 @@ fn pack(row: &Row<'_>, input: &mut Vec<u8>, text: &mut Vec<u8>) {
     text.extend_from_slice(renamed.as_bytes());
 }
 
-fn context(lua: &mlua::Lua, using: &RuleUse, mode: Mode, asset: &str, check: &str) -> mlua::Result<Table> {
+fn params(lua: &Lua, using: &RuleUse) -> mlua::Result<Table> {
     let params = lua.create_table_with_capacity(0, using.params.len())?;
     for (name, value) in &using.params {
         match value {
@@ -313,8 +357,12 @@ fn context(lua: &mlua::Lua, using: &RuleUse, mode: Mode, asset: &str, check: &st
             Param::Text(text) => params.raw_set(name.as_str(), text.as_str())?,
         }
     }
+    Ok(params)
+}
+
+fn context(lua: &Lua, using: &RuleUse, mode: Mode, asset: &str, check: &str) -> mlua::Result<Table> {
     let ctx = lua.create_table_with_capacity(0, 7)?;
-    ctx.raw_set("params", params)?;
+    ctx.raw_set("params", params(lua, using)?)?;
     ctx.raw_set("mode", mode.as_str())?;
     ctx.raw_set("asset", asset)?;
     ctx.raw_set("check", check)?;
@@ -322,7 +370,7 @@ fn context(lua: &mlua::Lua, using: &RuleUse, mode: Mode, asset: &str, check: &st
 }
 
 /// The trusted loop's text for one rule: a line per column, so that built-in instructions read the buffer.
-fn rows_source(declared: &Declared) -> String {
+fn rows_source(declared: &Declared, params: &str) -> String {
     let read = |fields: &[&str], first: usize| {
         let mut lines = String::new();
         for (i, field) in fields.iter().enumerate() {
@@ -346,7 +394,7 @@ fn rows_source(declared: &Declared) -> String {
     include_str!("rows.luau")
         .replace("@WINDOW_NAMES@", &quoted(WINDOW_FIELDS))
         .replace("@BASELINE_NAMES@", &quoted(BASELINE_FIELDS))
-        .replace("@PARAM_NAMES@", &quoted(declared.params.keys().map(String::as_str)))
+        .replace("@PARAM_NAMES@", params)
         .replace("@STATE_NAMES@", &quoted(declared.state.iter().map(|(name, _)| name.as_str())))
         .replace("@WINDOW@", &read(&WINDOW_FIELDS, HEAD_COLUMNS))
         .replace("@BASELINE@", &read(&BASELINE_FIELDS, first_baseline))

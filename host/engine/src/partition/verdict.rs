@@ -102,11 +102,15 @@ impl Partition {
         let plans = std::mem::take(&mut self.plans);
         for (state, plan) in plans.iter().enumerate() {
             let check = &spec.checks[plan.check];
-            if check.every_ns == step_ns && end - check.window_ns >= first_ns {
-                let decision = self.judge_check(check, state, plan, end, judge);
-                let bytes = decision.to_bytes();
-                out.push(Effect::Decision { hash: Hash::of(&bytes), decision: Box::new(decision), bytes });
+            // An asset without any series that the check looks at is none of its business.
+            if check.every_ns != step_ns || end.saturating_sub(check.window_ns) < first_ns || plan.rows.is_empty() {
+                continue;
             }
+            let decision = self.judge_check(check, state, plan, end, judge);
+            let bytes = decision.to_bytes();
+            let fails = decision.status == Status::Fail && decision.previous != Status::Fail;
+            let trace = (fails || self.is_traced).then(|| self.range.trace.inputs());
+            out.push(Effect::Decision { hash: Hash::of(&bytes), decision: Box::new(decision), bytes, trace });
         }
         self.plans = plans;
     }
@@ -119,7 +123,7 @@ impl Partition {
         end: i64,
         judge: &mut dyn Judge,
     ) -> Decision {
-        let start = end - check.window_ns;
+        let start = end.saturating_sub(check.window_ns);
         let (judged, samples) = self.gather(check, plan, start, end);
         let renamed = self.find_renamed(plan, &judged);
         let mut digest = Hasher::new();
@@ -213,17 +217,16 @@ impl Partition {
             let Some(windows) = grid else { break };
             let window = windows.grid.row(row.local, start, end, &mut keys);
             samples += window[0] as u64;
+            let enough = window[0] >= f64::from(check.min_samples);
             let presence = match (window[0] > 0.0, row.has_baseline) {
-                (true, true) => Presence::Present,
-                (true, false) => Presence::New,
+                (true, true) if enough => Presence::Present,
+                (true, true) => Presence::Sparse,
+                (true, false) if enough => Presence::New,
                 (false, true) if self.series[row.local].seen => Presence::Silent,
                 (false, true) => Presence::Missing,
-                // Neither expected nor there.
-                (false, false) => continue,
+                // Not expected, and too little of it to speak of.
+                (_, false) => continue,
             };
-            if window[0] > 0.0 && window[0] < f64::from(check.min_samples) {
-                continue;
-            }
             judged.push(Judged { plan: i, presence, window });
         }
         (judged, samples)
