@@ -1,7 +1,7 @@
 //! What a machine must have besides the Rust toolchain: Debian packages, installed only when they are missing.
 
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A Debian package, known to be there by a program it brings.
@@ -14,6 +14,7 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", reason: "compiles the Luau interpreter and zstd" },
     Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
+    Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
 ];
 
 /// Installs what is missing, when this is root; otherwise says what to install.
@@ -25,10 +26,20 @@ pub(crate) fn ensure_packages() -> Result<()> {
     for package in &missing {
         eprintln!("setup: {} is missing: it {}", package.name, package.reason);
     }
-    let names: Vec<&str> = missing.iter().map(|p| p.name).collect();
-    ensure!(is_root()?, "only root can install packages; run `sudo apt-get install {}`", names.join(" "));
+    install(&missing.iter().map(|p| p.name).collect::<Vec<_>>())
+}
+
+/// Installs Debian packages by these names, when this is root; otherwise says how.
+pub(crate) fn install(names: &[&str]) -> Result<()> {
+    ensure!(is_root()?, "only root can install packages; run `sudo {}`", install_line(names));
+    // A fresh image knows no packages at all until it has looked.
     apt_get(&["update", "-q"])?;
-    apt_get(&[&["install", "-y", "-q", "--no-install-recommends"], names.as_slice()].concat())
+    apt_get(&[&["install", "-y", "-q", "--no-install-recommends"], names].concat())
+}
+
+/// The command that installs these packages by hand.
+pub(crate) fn install_line(names: &[&str]) -> String {
+    format!("apt-get install {}", names.join(" "))
 }
 
 fn apt_get(args: &[&str]) -> Result<()> {
@@ -42,7 +53,8 @@ fn apt_get(args: &[&str]) -> Result<()> {
 
 fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    // Daemons lie where the path of an ordinary user does not lead.
+    std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder: PathBuf| folder.join(program).is_file())
 }
 
 fn is_root() -> Result<bool> {

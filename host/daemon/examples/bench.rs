@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use crossbeam_channel::never;
-use hb::config::{ConfigFile, Surroundings, TransportConfig};
+use hb::config::{ConfigFile, FileTransportConfig, Surroundings, TransportConfig};
 use hb::generation::{Generation, policies_of};
 use hb::keys::Signer;
 use hb::pipeline::PipelineError;
@@ -152,8 +152,8 @@ impl Setup {
 /// A baseline of the first minute.
 fn learn(generation: &Generation, limits: FeedLimits, path: &Path) -> Result<Baseline> {
     let mut unit = generation.units[0].clone();
-    let TransportConfig::File(file) = &mut unit.transport;
-    path.clone_into(&mut file.path);
+    let file = FileTransportConfig { path: path.to_owned(), follow: false };
+    unit.transport = TransportConfig::File(file);
     let book = SeriesBook::default();
     let mut builder = Builder::new();
     run_feed(&unit, &book, limits, &mut |samples| {

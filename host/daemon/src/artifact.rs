@@ -1,7 +1,8 @@
 //! A run's telemetry as files: `metrics.csv`, `run_meta.json` and, when there are events, `events.jsonl`.
 //!
 //! `metrics.csv` has the header `timestamp,metric,value,unit,labels`; times are RFC 3339 in UTC, labels are
-//! `name=value;name=value` sorted by name, with `%`, `;`, `=` and control characters written as `%XX`.
+//! `name=value;name=value` sorted by name, with `%`, `;`, `=` and control characters written as `%XX`. A row is a line:
+//! a metric or unit with a line break has no place in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,6 +30,17 @@ pub const HEADER: &str = "timestamp,metric,value,unit,labels";
 
 /// Longest line that is read, bytes: the limits of names and labels keep ours far below it.
 const MAX_LINE_BYTES: usize = 64 << 10;
+
+/// Why a sample has no place in `metrics.csv`.
+pub const NO_PLACE: &str = "a metric or unit with a line break has no place in metrics.csv";
+
+/// Whether samples of a series can be written so that they come back as its own.
+pub fn has_place_for(def: &SeriesDef) -> bool {
+    ![&def.metric, &def.unit].iter().any(|name| name.contains(LINE_BREAKS))
+}
+
+/// What ends a line for some reader.
+const LINE_BREAKS: [char; 2] = ['\n', '\r'];
 
 /// What a run was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,8 +96,11 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Adds a sample.
+    /// Adds a sample; of a series that has no place it is an error.
     pub fn sample(&mut self, def: &SeriesDef, time_ns: i64, value: f64) -> io::Result<()> {
+        if !has_place_for(def) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, NO_PLACE));
+        }
         self.span = Some(self.span.map_or((time_ns, time_ns), |(a, b)| (a.min(time_ns), b.max(time_ns))));
         self.line.push_str(&clock::rfc3339(time_ns));
         write_fields(&mut self.line, &def.metric, value, &def.unit, &def.labels);
@@ -228,14 +243,16 @@ fn write_fields(line: &mut String, metric: &str, value: f64, unit: &str, labels:
     cell(line, &text);
 }
 
-/// A CSV cell as RFC 4180 has it; a line break would split the line for readers, so it is written as a space.
+/// A CSV cell as RFC 4180 has it, on one line whatever the text: where a break cannot be refused it is shown as in
+/// labels, and is never mistaken for another name.
 fn cell(line: &mut String, text: &str) {
-    if text.contains([',', '"', '\n', '\r']) {
+    let text = text.replace('\n', "%0A").replace('\r', "%0D");
+    if text.contains([',', '"']) {
         line.push('"');
-        line.push_str(&text.replace('"', "\"\"").replace(['\n', '\r'], " "));
+        line.push_str(&text.replace('"', "\"\""));
         line.push('"');
     } else {
-        line.push_str(text);
+        line.push_str(&text);
     }
 }
 
@@ -343,6 +360,24 @@ mod tests {
             (1_500_000_000, 0.1, Some("1970-01-01T00:00:01.5Z"))
         );
         assert!(!dir.path().join(EVENTS).exists());
+    }
+
+    #[test]
+    fn a_line_break_in_a_name_is_refused_or_shown_never_blurred() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut w = Writer::create(dir.path()).unwrap();
+        for (metric, unit) in [("a\nb", ""), ("a", "k\rW")] {
+            let def = SeriesDef::new(metric, unit, SeriesKind::Gauge, []).unwrap();
+            assert!(!has_place_for(&def));
+            assert_eq!(w.sample(&def, 0, 1.0).unwrap_err().to_string(), NO_PLACE);
+            let record =
+                Record { time_ns: 0, metric: metric.into(), value: 1.0, unit: unit.into(), labels: BTreeMap::new() };
+            let mut out = Vec::new();
+            write_metrics(&mut out, &[record]).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.contains("%0A") || text.contains("%0D"), "{text}");
+        }
     }
 
     #[test]

@@ -52,3 +52,22 @@ impl Case {
         }
     }
 }
+
+/// What is kept of a case from the moment it is opened, so that its pack needs no replay: the pinned snapshot of the
+/// asset and the inputs since then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Schema version of this structure.
+    pub v: u8,
+    /// The first journal input that is not in the snapshot: with the asset, its name.
+    pub snapshot_seq: u64,
+    /// The blob with the inputs, in canonical CBOR.
+    pub inputs: Hash,
+}
+
+impl Held {
+    /// Name of the value that holds it.
+    pub fn name(case: &str) -> String {
+        format!("held/{case}")
+    }
+}

@@ -12,15 +12,21 @@ mod policy;
 mod progress;
 mod show;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal as _, Write as _};
+use std::panic::{PanicHookInfo, UnwindSafe, catch_unwind, set_hook};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use hb_log::sign::PublicKey;
 use serde::Serialize;
+use serde_json::json;
+use tempfile::TempDir;
 
-use crate::config::{Config, ConfigFile, Surroundings};
-use crate::diagnostic::{Area, Diagnostic, Diagnostics, exit};
+use crate::artifact::ReadError;
+use crate::config::{Config, ConfigFile, Name, Surroundings, template};
+use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
 use crate::pipeline::feed::FeedLimits;
@@ -44,9 +50,9 @@ struct Cli {
 /// Flags every verb understands.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
-    /// Config file.
-    #[arg(long, global = true, value_name = "FILE", default_value = "hb.yaml", env = "HB_CONFIG")]
-    config: PathBuf,
+    /// Config file, if not hb.yaml.
+    #[arg(long, global = true, value_name = "FILE", env = "HB_CONFIG")]
+    config: Option<PathBuf>,
     /// State directory; overrides the config's.
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -122,13 +128,42 @@ enum Verb {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
+    ExitCode::from(guarded(run))
+}
+
+/// Does the work and gives its exit code. A panic is a bug of ours: it is told in words, and has a code of its own.
+fn guarded(work: impl FnOnce() -> u8 + UnwindSafe) -> u8 {
+    set_hook(Box::new(|info| tell(&bug_report(info))));
+    catch_unwind(work).unwrap_or(exit::BUG)
+}
+
+/// What a panic of any thread says: that it is a bug, what and where, and what to do with it.
+fn bug_report(info: &PanicHookInfo<'_>) -> String {
+    let what = info.payload_as_str().unwrap_or("a panic without words").replace('\n', "; ");
+    let what = neutralise(&what);
+    let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        "error[bug]: this is a bug in hb: {what}\n  --> {place} (thread {thread})\n   help: report these lines \
+         together with `hb {version}` and what was asked of it; what was committed before is safe\n"
+    );
+    // Only with RUST_BACKTRACE=1: to the operator it says nothing.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        text.push_str(&format!("{trace}\n"));
+    }
+    text
+}
+
+fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
             let usage = e.use_stderr();
             // Help and version are data.
             let _ = e.print();
-            return ExitCode::from(if usage { exit::USAGE } else { exit::OK });
+            return if usage { exit::USAGE } else { exit::OK };
         }
     };
     let colour = cli.global.coloured();
@@ -142,7 +177,7 @@ pub fn main() -> ExitCode {
         Verb::Normalize(a) => ingest::normalize(&cli.global, &a),
         Verb::Baseline(v) => baseline::run(&cli.global, &v),
         Verb::Analyze(a) => analyze::analyze(&cli.global, &a),
-        Verb::Inject(a) => inject::inject(&a),
+        Verb::Inject(a) => inject::inject(&cli.global, &a),
         Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(&cli.global, &a),
         Verb::Verify(a) => evidence::verify(&cli.global, &a),
         Verb::Replay(a) => evidence::replay(&cli.global, &a),
@@ -153,12 +188,17 @@ pub fn main() -> ExitCode {
         Verb::Policy(v) => policy::run(&cli.global, &v),
     };
     match done {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => {
-            eprint!("{}", failure.found.render(colour));
-            ExitCode::from(failure.code)
+            tell(&failure.found.render(colour));
+            failure.code
         }
     }
+}
+
+/// Talk for a person. A stderr that is closed or full is no reason to stop, or to end in another way.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Why a verb did not do what was asked, and the exit code that says so.
@@ -190,6 +230,18 @@ impl Failure {
     fn io(path: &Path, error: &std::io::Error) -> Self {
         let code = if error.kind() == std::io::ErrorKind::PermissionDenied { exit::NOPERM } else { exit::IO };
         Failure::new(code, Diagnostic::error(Area::Io, format!("{}: {error}", path.display())))
+    }
+
+    /// An artifact that cannot be read: where it stands, and the way out.
+    fn artifact(error: &ReadError) -> Self {
+        let d = match error {
+            ReadError::Line { path, line, what } => {
+                let place = Place::line(path, u32::try_from(*line).unwrap_or(0));
+                Diagnostic::error(Area::Data, what).at(place)
+            }
+            ReadError::Io { .. } => Diagnostic::error(Area::Data, chain(error)),
+        };
+        Failure::new(exit::DATA, d.help("name a directory that `hb ingest` wrote, or write it again"))
     }
 }
 
@@ -246,12 +298,30 @@ impl From<PipelineError> for Failure {
 impl Global {
     /// The config, with its warnings shown.
     fn load(&self) -> Result<ConfigFile, Failure> {
-        let mut file = ConfigFile::load(&self.config, &Surroundings::of_process())?;
-        eprint!("{}", file.warnings.render(self.coloured()));
+        let path = self.config.as_deref().unwrap_or(Path::new(template::CONFIG_NAME));
+        let mut file = ConfigFile::load(path, &Surroundings::of_process())?;
+        tell(&file.warnings.render(self.coloured()));
         if let Some(state) = &self.state {
             file.config.state.clone_from(state);
         }
         Ok(file)
+    }
+
+    /// The config for a verb that needs no instance. Where none is named and none lies here it is the defaults, which
+    /// trust the keys beside the installed plugins; the directory is then the place of compiled plugins, and goes
+    /// with its handle.
+    fn load_or_defaults(&self) -> Result<(ConfigFile, Option<TempDir>), Failure> {
+        let path = Path::new(template::CONFIG_NAME);
+        if self.config.is_some() || path.exists() {
+            return Ok((self.load()?, None));
+        }
+        let scratch = tempfile::tempdir().map_err(|e| Failure::io(&std::env::temp_dir(), &e))?;
+        let surroundings = Surroundings::of_process();
+        let state = self.state.as_deref().unwrap_or(scratch.path());
+        let keys: Vec<_> = manage::publishers(&surroundings).iter().map(|k| k.to_string_lossy().into_owned()).collect();
+        // JSON is YAML, whatever the paths hold.
+        let text = json!({ "state": state.to_string_lossy(), "trusted_publishers": keys }).to_string();
+        Ok((ConfigFile::from_bytes(path, text.into_bytes(), &surroundings)?, Some(scratch)))
     }
 
     fn coloured(&self) -> bool {
@@ -267,31 +337,56 @@ impl Global {
         let shown = if self.json {
             serde_json::to_string_pretty(data).unwrap_or_default() + "\n"
         } else {
-            crate::diagnostic::neutralise_lines(&text(data))
+            neutralise_lines(&text(data))
         };
         // A closed pipe (`| head`) is not an error of ours.
         let _ = std::io::stdout().write_all(shown.as_bytes());
     }
 }
 
-/// The state and its key, for a verb that writes; the key is made when there is none.
+/// The state and its key, for a verb that writes. A key is made for a log that nobody signed yet and no other: one that
+/// is gone was lost or taken, and to go on under another is the operator's decision.
 fn open_state(config: &Config) -> Result<(State, Signer), Failure> {
     let state = State::open(&config.state, Options::default())?;
     let signer = match Signer::load(&config.state) {
-        Err(KeyError::Missing(_)) => Signer::init(&config.state)?,
+        Err(KeyError::Missing(_)) if state.reader()?.checkpoint()?.is_none() => Signer::init(&config.state)?,
+        Err(KeyError::Missing(path)) => {
+            let message = format!("{} is missing, and the log beside it is signed with it", path.display());
+            let help = "restore the file from its backup; or `hb keys init` to go on under a new key, which the log \
+                        then tells";
+            return Err(Failure::new(exit::CONFIG, Diagnostic::error(Area::State, message).help(help)));
+        }
         other => other?,
     };
     Ok((state, signer))
 }
 
+/// The file of a state: where it is, there is a state.
+const STATE_FILE: &str = "hb.redb";
+
 /// The state for a verb that only reads: it must exist.
 fn existing_state(config: &Config) -> Result<State, Failure> {
-    if !config.state.join("hb.redb").exists() {
+    if !config.state.join(STATE_FILE).exists() {
         let message = format!("there is no state in {}", config.state.display());
         let help = "run `hb daemon` or `hb baseline create` first, or name another with --state";
         return Err(Failure::new(exit::CONFIG, Diagnostic::error(Area::State, message).help(help)));
     }
     Ok(State::open(&config.state, Options::default())?)
+}
+
+/// Public keys from their files.
+fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Failure> {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(|e| Failure::io(path, &e))?;
+        PublicKey::parse(&text).map_err(|e| Failure::data(format!("{}: {e}", path.display())))
+    };
+    paths.iter().map(read).collect()
+}
+
+/// The name of a baseline, as everywhere where one is named.
+fn tag_name(text: &str) -> Result<Name, Failure> {
+    let help = "a tag is made of letters, digits, `.`, `_` and `-`, a letter or digit first";
+    Name::parse(text).ok_or_else(|| Failure::usage(format!("`{}` is no tag", neutralise(text)), help))
 }
 
 /// How a feed is cut, from the config.
@@ -320,4 +415,32 @@ fn start_talking(colour: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the child of the test, which is the test itself.
+    const CHILD: &str = "HB_TEST_PANIC";
+
+    #[test]
+    fn a_panic_ends_the_process_with_a_code_and_words_of_its_own() {
+        if std::env::var_os(CHILD).is_some() {
+            std::process::exit(guarded(|| panic!("three is\nnot four")).into());
+        }
+        let name = "cli::tests::a_panic_ends_the_process_with_a_code_and_words_of_its_own";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name]).env(CHILD, "1").env_remove("RUST_BACKTRACE");
+        let output = child.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit::BUG.into()), "{said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert_eq!(lines[0], "error[bug]: this is a bug in hb: three is; not four");
+        assert!(lines[1].contains(&format!("{}:", file!())) && lines[1].contains("thread "), "{said}");
+        assert!(lines[2].contains(env!("CARGO_PKG_VERSION")), "{said}");
+    }
 }

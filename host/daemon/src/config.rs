@@ -3,7 +3,7 @@
 //! Settings are not state: nothing here changes while hb runs, and nothing hb learns is written back. Unknown and
 //! duplicate keys are errors. Secrets stand here only as references, see [`SecretRef`].
 //!
-//! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`],
+//! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`], [`transport`],
 //! [`checks`] and [`limits`]; [`template`] is what `hb init` writes.
 
 use std::collections::BTreeMap;
@@ -21,13 +21,17 @@ pub mod pipeline;
 mod read;
 pub mod secret;
 pub mod template;
+pub mod transport;
 pub mod yaml;
 
 pub use checks::{CheckConfig, EventTimeConfig, Pattern, RuleConfig};
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;
-pub use pipeline::{FileTransportConfig, NormalizerConfig, OutputConfig, SinkConfig, SourceConfig, TransportConfig};
+pub use pipeline::{NormalizerConfig, OutputConfig, SinkConfig, SourceConfig};
 pub use secret::{Secret, SecretRef};
+pub use transport::{
+    ExecTransportConfig, FileTransportConfig, MqttTransportConfig, SocketTransportConfig, TransportConfig,
+};
 
 use read::{Fields, Reader};
 use yaml::{MAX_FILE_BYTES, Node, Source, Span};

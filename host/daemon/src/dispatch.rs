@@ -4,11 +4,13 @@
 //! receiver can tell a repetition. Retries from an outbox that outlives the process are not part of this yet.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use hb_engine::decision::Decision;
 use hb_log::hash::Hash;
+use rustix::fs::Access;
 
 use crate::config::{ConfigFile, OutputConfig};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics};
@@ -38,6 +40,15 @@ struct Sink {
 impl Sinks {
     /// Loads and starts the sinks of a config. All mistakes are returned, not the first.
     pub fn open(file: &ConfigFile) -> Result<Sinks, Diagnostics> {
+        Sinks::start(file, Output::open)
+    }
+
+    /// Like [`Sinks::open`], but leaves nothing behind: files are not made, and nothing is written.
+    pub fn check(file: &ConfigFile) -> Result<(), Diagnostics> {
+        Sinks::start(file, Output::check).map(drop)
+    }
+
+    fn start(file: &ConfigFile, open: impl Fn(&OutputConfig) -> std::io::Result<Output>) -> Result<Sinks, Diagnostics> {
         let mut found = Diagnostics::new();
         let mut sinks = Vec::new();
         if file.config.sinks.is_empty() {
@@ -46,7 +57,7 @@ impl Sinks {
         let plugins = Plugins::of(file)?;
         for (i, sink) in file.config.sinks.iter().enumerate() {
             let at = file.place(&format!("sinks[{i}]"));
-            let output = match Output::open(&sink.output) {
+            let output = match open(&sink.output) {
                 Ok(output) => output,
                 Err(e) => {
                     let message = format!("the output of sink `{}` cannot be opened: {e}", sink.name);
@@ -137,6 +148,8 @@ impl Sink {
 enum Output {
     Stdout,
     File(File),
+    /// Takes everything and keeps nothing.
+    Nowhere,
 }
 
 impl Output {
@@ -145,6 +158,20 @@ impl Output {
             OutputConfig::Stdout => Ok(Output::Stdout),
             OutputConfig::File(path) => Ok(Output::File(OpenOptions::new().create(true).append(true).open(path)?)),
         }
+    }
+
+    /// Whether it could be opened, without making the file.
+    fn check(config: &OutputConfig) -> std::io::Result<Self> {
+        if let OutputConfig::File(path) = config {
+            match OpenOptions::new().append(true).open(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    let above = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    rustix::fs::access(above, Access::WRITE_OK | Access::EXEC_OK)?;
+                }
+                other => drop(other?),
+            }
+        }
+        Ok(Output::Nowhere)
     }
 }
 
@@ -155,8 +182,13 @@ struct SinkCalls {
 }
 
 impl HostCalls for SinkCalls {
-    fn log(&mut self, _level: u8, text: &str) {
-        tracing::info!(sink = self.name, "{text}");
+    fn log(&mut self, level: u8, text: &str) {
+        match level {
+            0 => tracing::error!(sink = self.name, "{text}"),
+            1 => tracing::warn!(sink = self.name, "{text}"),
+            2 => tracing::info!(sink = self.name, "{text}"),
+            _ => tracing::debug!(sink = self.name, "{text}"),
+        }
     }
 
     fn define_series(&mut self, _: &str, _: &str, _: SeriesKind, _: &[Attribute]) -> Result<u32, String> {
@@ -171,6 +203,7 @@ impl HostCalls for SinkCalls {
         let written = match &mut self.output {
             Output::Stdout => std::io::stdout().write_all(bytes),
             Output::File(file) => file.write_all(bytes).and_then(|()| file.sync_data()),
+            Output::Nowhere => Ok(()),
         };
         written.map_err(|e| e.to_string())
     }

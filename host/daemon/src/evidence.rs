@@ -1,15 +1,15 @@
 //! Evidence packs: everything a decision was made from, sealed so that anyone can verify and re-execute it.
 //!
-//! A pack is gathered from the journal: the lane is replayed up to the decision while its asset is traced, so what is
-//! packed is what the engine was really fed. It is sealed once, at a position of the log that is stored, and the same
+//! What the engine was fed is kept when a case is opened; for any other decision the lane is replayed up to it. It is sealed once, at a position of the log that is stored, and the same
 //! case gives the same bytes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use hb_engine::decision::Decision;
 use hb_engine::engine::Effect;
-use hb_engine::partition::PartitionInput;
+use hb_engine::partition::{Names, Partition, PartitionInput, World};
 use hb_engine::spec::EngineSpec;
 use hb_log::bag::Files;
 use hb_log::cbor::{self, Bytes};
@@ -19,23 +19,24 @@ use hb_log::pack::{self, names};
 use hb_log::sign::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::case::Case;
+use crate::case::{Case, Held};
 use crate::clock;
-use crate::generation::{PartRecord, UnitRecord};
+use crate::generation::{PartRecord, UnitRecord, policies_of};
 use crate::keys::Signer;
 use crate::observe::{Observer, Seen, tracks};
 use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
-use crate::pipeline::record::Replay;
+use crate::pipeline::recover::{Replay, load_blob, load_spec};
 use crate::plugin::Frames;
+use crate::policy::PolicySet;
 use crate::report::{self, Judged, Report, ReportInput};
-use crate::state::{Commit, Reader, SignedHead, State};
+use crate::state::{Commit, DecisionFilter, Lookup, Reader, SignedHead, State};
 
 /// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
 const PACK_SAMPLES_MAX: usize = 500_000;
 
-/// Decisions of the asset that the pack's report speaks of at most, the newest ones.
-const REPORT_DECISIONS_MAX: usize = 1_000;
+/// Decisions of the asset that the pack's report speaks of at most, the newest ones: more than fit on a page.
+const REPORT_DECISIONS_MAX: usize = 100;
 
 /// Where the spec of the judging generation lies in a pack.
 pub const GENERATION: &str = "data/generation.cbor";
@@ -57,6 +58,8 @@ pub const ENVIRONMENT: &str = "data/environment.json";
 pub struct PackedFrame {
     /// Its number at its source.
     pub ordinal: u64,
+    /// SHA-256 of the record of the plugins that gave it its meaning.
+    pub unit: Hash,
     /// Receive time, ns.
     pub received_ns: i64,
     /// Topic, host or file.
@@ -147,118 +150,169 @@ pub fn root_name(case: &Case) -> String {
     pack::root_name(&case.id)
 }
 
-/// Replays the lane up to the decision and collects what it was made from.
+/// What a decision was made from, as the engine was fed.
+struct Made {
+    decision: Decision,
+    bytes: Vec<u8>,
+    /// Journal sequence number of the input that caused it.
+    seq: u64,
+    state_before: Vec<u8>,
+    inputs: Vec<PartitionInput>,
+}
+
+/// Collects what a case's decision was made from.
 fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
-    let mut found: Option<(Decision, Vec<u8>, Vec<PartitionInput>)> = None;
-    let mut snapshots: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
+    let stored = reader.meta(&case.program, &Held::name(&case.id))?;
+    let made = match stored {
+        Some(held) => held_from_the_start(reader, case, &held)?,
+        None => made_again(reader, case)?,
+    };
+    if made.inputs.len() > PACK_SAMPLES_MAX {
+        return Err(PipelineError::corrupt("journal range", format!("{} inputs", made.inputs.len())));
+    }
+    let mut names_told = Names::of(&made.state_before).map_err(|e| PipelineError::corrupt("snapshot", e))?;
+    names_told.learn(&made.inputs);
+    let mut files = Files::new();
+    let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
+    put(names::DECISION, made.bytes.clone());
+    put(DECISION_JSON, json(&made.decision));
+    put(names::JOURNAL, cbor::encode(&made.inputs));
+    put(ENVIRONMENT, json(&environment()));
+    put_generations(reader, &made.decision, &names_told, &mut put)?;
+    put(names::SERIES, cbor::encode(&names_told.series));
+    put(names::METRICS, metrics(&names_told, &made.inputs)?);
+    let packed = packed_frames(reader, case, &ordinals(&names_told, &made.inputs))?;
+    put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
+    put(names::FRAMES, cbor::encode(&packed));
+    put_report(case, &history(reader, case, made.seq)?, &watch(reader, &made, &names_told)?, &mut put);
+    put(names::STATE_BEFORE, made.state_before);
+    Ok(files)
+}
+
+/// What was kept when the case was opened.
+fn held_from_the_start(reader: &Reader, case: &Case, held: &[u8]) -> Result<Made, PipelineError> {
+    let held: Held = cbor::decode(held).map_err(|e| PipelineError::corrupt("case", e))?;
+    let missing = |what: &str| PipelineError::corrupt(what, "it is gone; run `hb log verify`");
+    let Lookup::One { row, .. } = reader.decision(&case.program, &case.decision.to_string())? else {
+        return Err(missing("decision"));
+    };
+    let snapshot = reader.snapshot(&case.program, &case.lane, &case.asset, held.snapshot_seq)?;
+    let inputs = reader.blob(&held.inputs)?.ok_or_else(|| missing("journal range"))?;
+    Ok(Made {
+        decision: cbor::decode(&row.bytes).map_err(|e| PipelineError::corrupt("decision", e))?,
+        bytes: row.bytes,
+        seq: row.seq,
+        state_before: snapshot.ok_or_else(|| missing("snapshot"))?.bytes,
+        inputs: cbor::decode(&inputs).map_err(|e| PipelineError::corrupt("journal range", e))?,
+    })
+}
+
+/// Replays the lane from its beginning up to the decision: for decisions that opened no case.
+fn made_again(reader: &Reader, case: &Case) -> Result<Made, PipelineError> {
+    let mut found: Option<Made> = None;
+    let mut snapshot = (Hash::ZERO, Vec::new());
     let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
     replay.engine.trace(&case.asset);
-    let mut before: Vec<(Hash, Decision)> = Vec::new();
-    let observer = replay.run_with(reader, Observer::new, 1, &mut |effects, engine| {
+    replay.run(reader, &mut |effects, engine| {
         for effect in effects {
             match effect {
-                Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => {
-                    // Only the newest can be what the next decision starts from.
-                    snapshots.clear();
-                    snapshots.insert(hash, bytes);
-                }
-                Effect::Decision { hash, decision, bytes }
-                    if decision.asset == case.asset && decision.check == case.check =>
-                {
-                    if before.len() >= REPORT_DECISIONS_MAX {
-                        before.remove(0);
-                    }
-                    before.push((hash, (*decision).clone()));
-                    if hash == case.decision {
-                        found = Some((*decision, bytes, engine.traced().to_vec()));
-                    }
+                // Only the newest can be what the next decision starts from.
+                Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => snapshot = (hash, bytes),
+                Effect::Decision { hash, decision, bytes, trace } if hash == case.decision => {
+                    let (inputs, state_before) = (trace.unwrap_or_default(), snapshot.1.clone());
+                    found = Some(Made { decision: *decision, bytes, seq: engine.seq(), state_before, inputs });
+                    break;
                 }
                 _ => {}
             }
         }
         found.is_none()
     })?;
-    let (decision, bytes, mut inputs) = found.ok_or_else(|| {
+    let made = found.ok_or_else(|| {
         PipelineError::corrupt("decision", "replaying the journal did not give it again; run `hb log verify`")
     })?;
-    let state_before = snapshots
-        .remove(&decision.inputs.snapshot)
-        .ok_or_else(|| PipelineError::corrupt("snapshot", decision.inputs.snapshot))?;
-    inputs.truncate(decision.inputs.inputs as usize);
-    if inputs.len() > PACK_SAMPLES_MAX {
-        return Err(PipelineError::corrupt("journal range", format!("{} inputs", inputs.len())));
+    if snapshot.0 != made.decision.inputs.snapshot {
+        return Err(PipelineError::corrupt("snapshot", made.decision.inputs.snapshot));
     }
-    let mut files = Files::new();
-    let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
-    put(names::DECISION, bytes);
-    put(DECISION_JSON, json(&decision));
-    put(names::JOURNAL, cbor::encode(&inputs));
-    put(names::STATE_BEFORE, state_before);
-    put(ENVIRONMENT, json(&environment()));
-    put_generations(reader, &decision, &mut put)?;
-    let told = Told::of(&files[names::STATE_BEFORE], &inputs)?;
-    let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
-    put(names::SERIES, cbor::encode(&told.series));
-    put(names::METRICS, told.metrics(&inputs)?);
-    let packed = packed_frames(reader, case, &told.ordinals(&inputs))?;
-    put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
-    put(names::FRAMES, cbor::encode(&packed));
-    put_report(case, &before, &observer.seen, &mut put);
-    Ok(files)
+    Ok(made)
 }
 
-/// Names the numbers of a range's samples stand for: from the snapshot, then from the inputs.
-struct Told {
-    sources: Vec<String>,
-    series: Vec<hb_engine::series::SeriesDef>,
+/// The decisions of the case's check on its asset, up to the case's own, oldest first.
+fn history(reader: &Reader, case: &Case, seq: u64) -> Result<Vec<(Hash, Decision)>, PipelineError> {
+    let filter = DecisionFilter {
+        asset: Some(case.asset.clone()),
+        check: Some(case.check.clone()),
+        to_seq: Some(seq),
+        newest_first: true,
+        ..DecisionFilter::default()
+    };
+    let mut decisions = Vec::new();
+    for row in reader.decisions(&case.program, &case.lane, filter)?.take(REPORT_DECISIONS_MAX) {
+        let row = row?;
+        let decision = cbor::decode(&row.bytes).map_err(|e| PipelineError::corrupt("decision", e))?;
+        decisions.push((row.id, decision));
+    }
+    decisions.reverse();
+    Ok(decisions)
 }
 
-impl Told {
-    fn of(snapshot: &[u8], inputs: &[PartitionInput]) -> Result<Self, PipelineError> {
-        let (mut sources, mut series) =
-            hb_engine::partition::names(snapshot).map_err(|e| PipelineError::corrupt("snapshot", e))?;
-        for input in inputs {
-            match input {
-                PartitionInput::Source(name) => sources.push(name.clone()),
-                PartitionInput::Series(def) => series.push(def.clone()),
-                _ => {}
-            }
-        }
-        Ok(Told { sources, series })
+/// Feeds the inputs to the state again and watches what the rules are asked; this is what charts are drawn from.
+fn watch(reader: &Reader, made: &Made, names_told: &Names) -> Result<Vec<Seen>, PipelineError> {
+    let mut world = World::default();
+    for &hash in &made.decision.generations {
+        world.specs.insert(hash, load_spec(reader, hash)?);
     }
+    for &hash in &names_told.baselines {
+        world.baselines.insert(hash, Arc::new(load_blob(reader, hash, "baseline")?));
+    }
+    let judge_of = |hash: &Hash| -> Result<PolicySet, PipelineError> {
+        let Some(spec) = world.specs.get(hash) else { return Ok(PolicySet::default()) };
+        Ok(policies_of(spec, &|h| reader.blob(&h).ok().flatten())?)
+    };
+    let first = made.decision.generations.first().copied().unwrap_or(Hash::ZERO);
+    let mut observer = Observer::new(judge_of(&first)?);
+    let state = Partition::restore(&made.state_before, &world);
+    let mut partition = state.map_err(|e| PipelineError::corrupt("snapshot", e))?;
+    for input in &made.inputs {
+        if let PartitionInput::Generation(hash) = input {
+            observer = Observer { inner: judge_of(hash)?, seen: observer.seen };
+        }
+        partition.apply(input.clone(), &world, &mut observer, &mut Vec::new());
+    }
+    Ok(observer.seen)
+}
 
-    /// Frame numbers of the samples, by source.
-    fn ordinals(&self, inputs: &[PartitionInput]) -> BTreeMap<String, BTreeSet<u64>> {
-        let mut ordinals: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        for input in inputs {
-            if let PartitionInput::Sample(s) = input
-                && let Some(source) = self.sources.get(s.source as usize)
-            {
-                ordinals.entry(source.clone()).or_default().insert(s.ordinal);
-            }
+/// Frame numbers of the samples, by source.
+fn ordinals(told: &Names, inputs: &[PartitionInput]) -> BTreeMap<String, BTreeSet<u64>> {
+    let mut ordinals: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for input in inputs {
+        if let PartitionInput::Sample(s) = input
+            && let Some(source) = told.sources.get(s.source as usize)
+        {
+            ordinals.entry(source.clone()).or_default().insert(s.ordinal);
         }
-        ordinals
     }
+    ordinals
+}
 
-    fn metrics(&self, inputs: &[PartitionInput]) -> Result<Vec<u8>, PipelineError> {
-        let mut records = Vec::new();
-        for input in inputs {
-            if let PartitionInput::Sample(s) = input {
-                let def = self.series.get(s.series as usize);
-                let def = def.ok_or_else(|| PipelineError::corrupt("journal", "a sample of an unknown series"))?;
-                records.push(hb_engine::inject::Record {
-                    time_ns: s.time_ns,
-                    metric: def.metric.clone(),
-                    value: s.value,
-                    unit: def.unit.clone(),
-                    labels: def.labels.clone(),
-                });
-            }
+fn metrics(told: &Names, inputs: &[PartitionInput]) -> Result<Vec<u8>, PipelineError> {
+    let mut records = Vec::new();
+    for input in inputs {
+        if let PartitionInput::Sample(s) = input {
+            let def = told.series.get(s.series as usize);
+            let def = def.ok_or_else(|| PipelineError::corrupt("journal", "a sample of an unknown series"))?;
+            records.push(hb_engine::inject::Record {
+                time_ns: s.time_ns,
+                metric: def.metric.clone(),
+                value: s.value,
+                unit: def.unit.clone(),
+                labels: def.labels.clone(),
+            });
         }
-        let mut out = Vec::new();
-        crate::artifact::write_metrics(&mut out, &records).map_err(|e| PipelineError::corrupt("metrics", e))?;
-        Ok(out)
     }
+    let mut out = Vec::new();
+    crate::artifact::write_metrics(&mut out, &records).map_err(|e| PipelineError::corrupt("metrics", e))?;
+    Ok(out)
 }
 
 /// The frames of these numbers, and those between them on which a plugin failed, by source.
@@ -270,11 +324,11 @@ fn packed_frames(
     let mut packed = BTreeMap::new();
     for (source, ordinals) in wanted {
         let (Some(&first), Some(&last)) = (ordinals.first(), ordinals.last()) else { continue };
-        let faults = faults(reader, case, first, last)?;
+        let faults = faults(reader, case, source, first, last)?;
         let mut out = Vec::new();
         for block in reader.frames(&case.program, &case.lane, source, first, last + 1)? {
             let block = block?;
-            let batch: Frames =
+            let (batch, unit): (Frames, Hash) =
                 frames::decode(&block.bytes).ok_or_else(|| PipelineError::corrupt("frames", block.first))?;
             for (i, frame) in batch.iter().enumerate() {
                 let ordinal = block.first + i as u64;
@@ -282,6 +336,7 @@ fn packed_frames(
                 if ordinals.contains(&ordinal) || fault.is_some() {
                     out.push(PackedFrame {
                         ordinal,
+                        unit,
                         received_ns: frame.received_ns,
                         origin: frame.origin.to_owned(),
                         bytes: Bytes(frame.bytes.to_vec()),
@@ -295,13 +350,22 @@ fn packed_frames(
     Ok(packed)
 }
 
-/// Faults of normalizers in a range of frame numbers, as the journal has them.
-fn faults(reader: &Reader, case: &Case, first: u64, last: u64) -> Result<BTreeMap<u64, String>, PipelineError> {
+/// Faults of normalizers in a range of a source's frame numbers, as the journal has them.
+fn faults(
+    reader: &Reader,
+    case: &Case,
+    of: &str,
+    first: u64,
+    last: u64,
+) -> Result<BTreeMap<u64, String>, PipelineError> {
+    use crate::pipeline::Stage;
     use crate::pipeline::journal::{Other, Row, decode};
     let mut faults = BTreeMap::new();
     for row in reader.journal(&case.program, &case.lane, 0)? {
         let row = row?;
-        if let Some(Row::Other(Other::Fault { ordinal, cause, .. })) = decode(&row.bytes)
+        if let Some(Row::Other(Other::Fault { source, stage, ordinal, cause })) = decode(&row.bytes)
+            && source == of
+            && stage == Stage::Normalizer.as_str()
             && (first..=last).contains(&ordinal)
         {
             faults.insert(ordinal, cause);
@@ -311,7 +375,7 @@ fn faults(reader: &Reader, case: &Case, first: u64, last: u64) -> Result<BTreeMa
 }
 
 /// Generations with their plugins, settings and policies, and the baselines.
-fn put_generations(reader: &Reader, decision: &Decision, put: &mut Put<'_>) -> Result<(), PipelineError> {
+fn put_generations(reader: &Reader, decision: &Decision, told: &Names, put: &mut Put<'_>) -> Result<(), PipelineError> {
     let blob = |hash: Hash, what: &str| -> Result<Vec<u8>, PipelineError> {
         reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))
     };
@@ -332,7 +396,7 @@ fn put_generations(reader: &Reader, decision: &Decision, put: &mut Put<'_>) -> R
                 put(&plugin_path(plugin, &settings_name(plugin)), blob(plugin.settings, "settings")?);
             }
             let source = part.strip_prefix("source/").unwrap_or(part);
-            put(&format!("{UNITS}{source}-{}.cbor", record_hash.short()), record);
+            put(&unit_path(source, *record_hash), record);
         }
         for (name, file) in config_files(reader, hash)? {
             let dir = if judging {
@@ -343,8 +407,8 @@ fn put_generations(reader: &Reader, decision: &Decision, put: &mut Put<'_>) -> R
             put(&format!("{dir}{name}"), blob(file, "config")?);
         }
     }
-    if let Some(named) = &decision.baseline {
-        put(&baseline_path(named.hash), blob(named.hash, "baseline")?);
+    for &hash in &told.baselines {
+        put(&baseline_path(hash), blob(hash, "baseline")?);
     }
     Ok(())
 }
@@ -388,6 +452,11 @@ fn log_entries(reader: &Reader, case: &Case, size: u64) -> Result<Vec<Vec<u8>>, 
 fn field(body: &ciborium::Value, name: &str) -> Option<Hash> {
     let (_, value) = body.as_map()?.iter().find(|(k, _)| k.as_text() == Some(name))?;
     Some(Hash::from_bytes(value.as_bytes()?.as_slice().try_into().ok()?))
+}
+
+/// Where the record of a source's plugins lies in a pack.
+pub fn unit_path(source: &str, record: Hash) -> String {
+    format!("{UNITS}{source}-{}.cbor", record.short())
 }
 
 /// Where a policy lies in a pack.

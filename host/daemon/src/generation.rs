@@ -14,10 +14,14 @@ use hb_log::cbor;
 use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigFile, FileRole, NormalizerConfig, RuleConfig, TransportConfig};
+use crate::config::{
+    Config, ConfigFile, FileRole, MqttTransportConfig, NormalizerConfig, RuleConfig, SecretRef, TransportConfig,
+};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
 use crate::plugin::{Grants, Host, HostOptions, Kind, Loaded, Manifest, Trust};
 use crate::policy::{self, PolicyKind, PolicyProblem, PolicySet};
+use crate::transport::mqtt::{ClientCertificate, DEFAULT_SESSION_EXPIRY_S, MqttVersion, Qos, TlsOptions};
+use crate::transport::{ExecOptions, FileOptions, MqttOptions, SocketOptions, TransportError, TransportOptions};
 
 /// Largest plugin file in bytes: a Python guest has 18 MB.
 const MAX_WASM_BYTES: u64 = 128 << 20;
@@ -45,6 +49,8 @@ pub struct Unit {
     pub name: String,
     /// Where bytes come from.
     pub transport: TransportConfig,
+    /// Whether a file is known to be complete, its last line included.
+    pub whole: bool,
     /// The source plugin.
     pub source: Part,
     /// The normalizer plugin.
@@ -86,6 +92,13 @@ pub struct UnitRecord {
     pub source: PartRecord,
     /// The normalizer plugin.
     pub normalizer: PartRecord,
+}
+
+impl Unit {
+    /// Canonical bytes of what names its plugins and their settings; frames are stored under the hash of it.
+    pub fn record(&self) -> Vec<u8> {
+        cbor::encode(&UnitRecord { source: self.source.record.clone(), normalizer: self.normalizer.record.clone() })
+    }
 }
 
 impl Generation {
@@ -145,8 +158,7 @@ impl Generation {
     ) -> Generation {
         spec.parts.clear();
         for unit in &units {
-            let record = UnitRecord { source: unit.source.record.clone(), normalizer: unit.normalizer.record.clone() };
-            let hash = add_blob(&mut blobs, cbor::encode(&record));
+            let hash = add_blob(&mut blobs, unit.record());
             spec.parts.insert(format!("source/{}", unit.name), hash);
         }
         let hash = add_blob(&mut blobs, cbor::encode(&spec));
@@ -191,6 +203,81 @@ pub fn policies_of(spec: &EngineSpec, blob: &dyn Fn(Hash) -> Option<Vec<u8>>) ->
     })?;
     set.use_severity(spec.severity.clone());
     Ok(set)
+}
+
+/// What a transport is told, from what the config says; `max_bytes` is the length of the longest frame.
+pub fn transport_options(
+    config: &TransportConfig,
+    whole: bool,
+    max_bytes: usize,
+) -> Result<TransportOptions, TransportError> {
+    Ok(match config {
+        TransportConfig::File(file) => TransportOptions::File(FileOptions {
+            path: file.path.clone(),
+            follow: file.follow,
+            whole,
+            max_line_bytes: max_bytes,
+        }),
+        TransportConfig::Socket(socket) => TransportOptions::Socket(SocketOptions {
+            framing: socket.framing.parse().unwrap_or_default(),
+            max_connections: socket.max_connections as usize,
+            ..SocketOptions::new(socket.listen.parse().map_err(|e| wrong_setting(&e, LISTEN_HELP))?, max_bytes)
+        }),
+        TransportConfig::Exec(exec) => {
+            let options = ExecOptions {
+                cursor_field: exec.cursor_field.clone(),
+                cursor_argument: exec.cursor_argument.clone(),
+                ..ExecOptions::new(exec.argv.clone(), max_bytes)
+            };
+            options.check()?;
+            TransportOptions::Exec(options)
+        }
+        TransportConfig::Mqtt(mqtt) => TransportOptions::Mqtt(mqtt_options(mqtt, max_bytes)?),
+    })
+}
+
+/// How an address to listen on is written.
+const LISTEN_HELP: &str = "write udp://127.0.0.1:5514, tcp://[::]:5514 or unix:///run/hb/syslog.sock";
+
+fn wrong_setting(what: &dyn std::fmt::Display, help: &'static str) -> TransportError {
+    TransportError::Setting { what: what.to_string(), help }
+}
+
+fn mqtt_options(config: &MqttTransportConfig, max_payload_bytes: usize) -> Result<MqttOptions, TransportError> {
+    let wrong =
+        || wrong_setting(&format!("`{}` is no broker", config.broker), "write tcp://HOST:1883 or tls://HOST:8883");
+    let (scheme, address) = config.broker.split_once("://").ok_or_else(wrong)?;
+    let (is_tls, default_port) = match scheme {
+        "tcp" | "mqtt" => (false, 1_883),
+        "tls" | "ssl" | "mqtts" => (true, 8_883),
+        _ => return Err(wrong()),
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (address, default_port),
+    };
+    let client = config.cert_file.clone().zip(config.key_file.clone());
+    let client = client.map(|(certificate_file, key_file)| ClientCertificate { certificate_file, key_file });
+    let password = config.password.as_ref().map(SecretRef::resolve).transpose();
+    let password = password.map_err(|e| wrong_setting(&e, "let the user hb runs as read the secret"))?;
+    let options = MqttOptions {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port,
+        tls: is_tls.then(|| TlsOptions { ca_file: config.ca_file.clone(), client }),
+        version: if config.version == "5" { MqttVersion::V5 } else { MqttVersion::V3 },
+        client_id: config.client_id.clone().unwrap_or_default(),
+        user: config.user.clone(),
+        password: password.map(|secret| secret.expose().to_owned()),
+        topics: config.topics.clone(),
+        qos: [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(config.qos.min(2))],
+        keep_alive_s: config.keep_alive_sec,
+        session_expiry_s: DEFAULT_SESSION_EXPIRY_S,
+        in_flight_window: config.in_flight_window,
+        receive_maximum: None,
+        max_payload_bytes,
+    };
+    options.check()?;
+    Ok(options)
 }
 
 /// The plugins directory of a config, with what it trusts.
@@ -309,11 +396,24 @@ fn build_units(
         let normalizer =
             load(format!("normalizers[{j}].plugin"), n.plugin.as_str(), Kind::Normalizer, &n.settings, found);
         if let (Some(source), Some(normalizer)) = (source, normalizer) {
-            let transport = s.transport.clone();
-            units.push(Unit { name: s.name.to_string(), transport, source, normalizer, workers: n.workers.into() });
+            let transport = named_client(s.transport.clone(), &file.config, s.name.as_str());
+            if let Err(e) = transport_options(&transport, false, file.config.limits.max_line_bytes as usize) {
+                let d = Diagnostic::error(Area::Transport, e.to_string()).help(e.help());
+                found.push(d.at(file.place(&format!("sources[{i}].transport"))));
+            }
+            let (name, workers) = (s.name.to_string(), n.workers.into());
+            units.push(Unit { name, transport, whole: false, source, normalizer, workers });
         }
     }
     units
+}
+
+/// A subscription without a client id gets one that stays the same and that no other source has.
+fn named_client(mut transport: TransportConfig, config: &Config, source: &str) -> TransportConfig {
+    if let TransportConfig::Mqtt(mqtt) = &mut transport {
+        mqtt.client_id.get_or_insert_with(|| format!("hb-{}-{source}", config.program));
+    }
+    transport
 }
 
 fn find_normalizer<'a>(config: &'a Config, name: &str) -> Option<(usize, &'a NormalizerConfig)> {
@@ -392,8 +492,11 @@ fn resolve(
             Some(used)
         }
         Err(problems) => {
+            // What is written about parameters is shown there; else the rule with its defaults is to blame.
+            let params = Some(file.place(&format!("{at}.params"))).filter(|place| meta.is_some() && place.line > 0);
+            let place = params.unwrap_or_else(|| file.place(&format!("{at}.rule")));
             for p in problems {
-                let mut d = Diagnostic::error(Area::Config, p.message).at(file.place(&format!("{at}.rule")));
+                let mut d = Diagnostic::error(Area::Config, p.message).at(place.clone());
                 d.help = p.help;
                 found.push(d);
             }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hb_log::sign::UNTRUSTED_COMMENT;
+use hb_log::sign::{PublicKey, UNTRUSTED_COMMENT};
 
 const KEY_DIR: &str = "keys";
 const SECRET_NAME: &str = "host.key";
@@ -71,26 +71,34 @@ impl std::fmt::Debug for Signer {
 impl Signer {
     /// Creates the host key below a state directory; an existing one is never overwritten.
     pub fn init(state_dir: &Path) -> Result<Self, KeyError> {
+        let signer = Self::generate();
+        signer.save(state_dir)?;
+        Ok(signer)
+    }
+
+    /// Makes this the host key of a state directory that has none. A public key that is left of one that was lost
+    /// stays beside it as `host-<key id>.pub`: what it verifies is still true.
+    pub fn save(&self, state_dir: &Path) -> Result<(), KeyError> {
         let dir = state_dir.join(KEY_DIR);
-        let (secret_path, public_path) = (dir.join(SECRET_NAME), dir.join(PUBLIC_NAME));
-        for path in [&secret_path, &public_path] {
-            if path.symlink_metadata().is_ok() {
-                return Err(KeyError::Exists(path.clone()));
-            }
+        let (secret_path, public_path) = (Self::secret_path(state_dir), Self::public_path(state_dir));
+        if secret_path.symlink_metadata().is_ok() {
+            return Err(KeyError::Exists(secret_path));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(world(&dir))?;
-
-        let signer = Self::generate();
-        let text = signer.secret.to_box(Some(SECRET_COMMENT)).expect("a fresh key has a text form").into_string();
+        if public_path.symlink_metadata().is_ok() {
+            let text = fs::read_to_string(&public_path).map_err(world(&public_path))?;
+            let Ok(old) = PublicKey::parse(&text) else { return Err(KeyError::Exists(public_path)) };
+            fs::rename(&public_path, dir.join(format!("host-{}.pub", old.key_id()))).map_err(world(&public_path))?;
+        }
+        let text = self.secret.to_box(Some(SECRET_COMMENT)).expect("a fresh key has a text form").into_string();
         create_whole(&secret_path, &text, 0o600)?;
-        create_whole(&public_path, &signer.public_text(), 0o644)?;
-        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(world(&dir))?;
-        Ok(signer)
+        create_whole(&public_path, &self.public_text(), 0o644)?;
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(world(&dir))
     }
 
     /// Reads the host key of a state directory; refuses one that others may read.
     pub fn load(state_dir: &Path) -> Result<Self, KeyError> {
-        let path = state_dir.join(KEY_DIR).join(SECRET_NAME);
+        let path = Self::secret_path(state_dir);
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(KeyError::Missing(path)),
@@ -102,6 +110,16 @@ impl Signer {
         }
         let text = io::read_to_string(&mut file).map_err(world(&path))?;
         Self::from_text(&text).map_err(|error| KeyError::Unusable { path, what: error.to_string() })
+    }
+
+    /// Where the key of a state directory lies.
+    pub fn secret_path(state_dir: &Path) -> PathBuf {
+        state_dir.join(KEY_DIR).join(SECRET_NAME)
+    }
+
+    /// Where the public half of a state directory's key lies.
+    pub fn public_path(state_dir: &Path) -> PathBuf {
+        state_dir.join(KEY_DIR).join(PUBLIC_NAME)
     }
 
     /// Signs a message with the stock minisign prehashed scheme; the text is what `minisign -V` reads.
@@ -163,7 +181,7 @@ fn world(path: &Path) -> impl FnOnce(io::Error) -> KeyError {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use hb_log::sign::{PublicKey, verify};
+    use hb_log::sign::verify;
 
     use super::*;
 
@@ -206,6 +224,26 @@ mod tests {
         assert_eq!(read.key_id(), made.key_id());
         assert_eq!(read.public_text(), made.public_text());
         assert!(!format!("{read:?}").contains(&data_encoding::HEXLOWER.encode(&read.secret.to_bytes()[..])));
+    }
+
+    #[test]
+    fn what_is_left_of_a_lost_key_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Signer::init(dir.path()).unwrap();
+        let keys = dir.path().join(KEY_DIR);
+        fs::remove_file(keys.join(SECRET_NAME)).unwrap();
+        let new = Signer::init(dir.path()).unwrap();
+        assert_ne!(old.key_id(), new.key_id());
+        assert_eq!(fs::read_to_string(Signer::public_path(dir.path())).unwrap(), new.public_text());
+        let kept = fs::read_to_string(keys.join(format!("host-{}.pub", old.key_id()))).unwrap();
+        assert_eq!(kept, old.public_text());
+
+        fs::remove_file(keys.join(SECRET_NAME)).unwrap();
+        fs::write(keys.join(PUBLIC_NAME), "no key").unwrap();
+        assert!(
+            matches!(Signer::init(dir.path()), Err(KeyError::Exists(_))),
+            "what nobody can read is nobody's to move"
+        );
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub struct Seen {
 
 /// A judge that remembers what it was asked.
 pub struct Observer<J> {
-    inner: J,
+    /// Who answers.
+    pub inner: J,
     /// What was seen, in order.
     pub seen: Vec<Seen>,
 }

@@ -4,33 +4,39 @@
 //! feed: transport -> source plugin -> normalizer workers -> in order -> record: engine -> commit
 //! ```
 //!
-//! Modules in reading order: [`drive`] is the loop, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
-//! [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
+//! Modules in reading order: [`drive`] is the loop, [`merge`] the order of sources that end, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
+//! [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
 
 mod column;
 pub mod drive;
 pub mod feed;
 pub mod frames;
 pub mod journal;
+pub mod merge;
 pub mod record;
+pub mod recover;
 pub mod series;
 
 use std::sync::Arc;
 
+use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::MissingPolicy;
 use crate::plugin::{Event, Frames, PluginFault};
-use crate::state::StateError;
-use crate::transport::FileError;
+use crate::state::{DeliveryRows, StateError};
+use crate::transport::TransportError;
 
 use journal::Columns;
+use merge::Place;
 
 /// One batch behind the normalizer.
 #[derive(Debug)]
 pub struct Normalized {
     /// Source.
     pub source: Arc<str>,
+    /// SHA-256 of the record of the plugins that made it.
+    pub unit: Hash,
     /// Number of the first frame.
     pub first: u64,
     /// The raw frames.
@@ -45,6 +51,8 @@ pub struct Normalized {
     pub refused: Vec<Refused>,
     /// Frames a plugin failed on, in order.
     pub faults: Vec<Faulted>,
+    /// Messages of a broker that are in it, or that need no memory any more.
+    pub deliveries: DeliveryRows,
     /// Where the source resumes behind this batch.
     pub cursor: Cursor,
 }
@@ -67,7 +75,9 @@ pub struct Refused {
 pub struct Faulted {
     /// The plugin.
     pub plugin: String,
-    /// Number of the frame.
+    /// Where it stands in the pipeline.
+    pub stage: Stage,
+    /// Number of the frame; of the next one, when a source failed before there was a frame.
     pub ordinal: u64,
     /// What happened.
     pub cause: String,
@@ -75,13 +85,36 @@ pub struct Faulted {
     pub frame: Vec<u8>,
 }
 
+/// Where a plugin stands in the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It cuts frames.
+    Source,
+    /// It gives frames their meaning.
+    Normalizer,
+}
+
+impl Stage {
+    /// Its name in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Source => "source",
+            Stage::Normalizer => "normalizer",
+        }
+    }
+}
+
 /// Where a source resumes; committed together with what came before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Schema version of this structure.
     pub v: u8,
-    /// Number of the next frame.
+    /// Number of the next frame of the transport's position.
     pub ordinal: u64,
+    /// Number of the next frame to take: beyond `ordinal` when a batch was taken in part.
+    pub taken: u64,
+    /// Place in the order of sources that are merged.
+    pub place: Place,
     /// Number of the next line or message of the transport.
     pub line: u64,
     /// The transport's own position.
@@ -90,6 +123,9 @@ pub struct Cursor {
     pub plugin: Option<Vec<u8>>,
     /// Whether the source had ended here.
     pub ended: bool,
+    /// Number of the newest message before it, to be acknowledged once it is durable; of no use to another process.
+    #[serde(skip)]
+    pub message: Option<u64>,
 }
 
 /// What stops a pipeline.
@@ -100,7 +136,7 @@ pub enum PipelineError {
     State(#[from] StateError),
     /// A transport.
     #[error(transparent)]
-    Transport(#[from] FileError),
+    Transport(#[from] TransportError),
     /// A policy.
     #[error(transparent)]
     Policy(#[from] MissingPolicy),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hb_engine::ENGINE_VERSION;
 use hb_engine::decision::Decision;
 use hb_engine::engine::Effect;
-use hb_engine::partition::{Partition, PartitionInput, World, names as names_in};
+use hb_engine::partition::{Names, Partition, PartitionInput, World};
 use hb_engine::series::SeriesDef;
 use hb_engine::spec::EngineSpec;
 use hb_log::bag::Files;
@@ -17,7 +17,7 @@ use hb_log::pack::names;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::evidence::{self, PackedFrame, plugin_path, policy_path, settings_name};
+use crate::evidence::{self, PackedFrame, plugin_path, policy_path, settings_name, unit_path};
 use crate::generation::{PartRecord, UnitRecord, policies_of};
 use crate::pipeline::feed::Calls;
 use crate::pipeline::series::SeriesBook;
@@ -127,17 +127,14 @@ fn normalize_again(
         let want = recorded.remove(source).unwrap_or_default();
         replayed.frames += packed.len() as u64;
         replayed.recorded_faults += packed.iter().filter(|f| f.fault.is_some()).count() as u64;
-        let mut difference = None;
-        // Where a swap lies within the range, each frame was normalized by one of the units.
-        for unit in pack.units(source)? {
-            let mut got = run_normalizer(pack, &host, &unit.normalizer, packed)?;
-            got.retain(|row| label(&row.1));
-            difference = first_difference(&want, &got);
-            if difference.is_none() {
-                break;
-            }
+        let mut got = Vec::new();
+        // A swap of plugins or settings may lie within the range: each frame says who gave it its meaning.
+        for run in packed.chunk_by(|a, b| a.unit == b.unit) {
+            let unit: UnitRecord = pack.cbor(&unit_path(source, run[0].unit))?;
+            got.extend(run_normalizer(pack, &host, &unit.normalizer, run)?);
         }
-        if let Some((recorded, computed)) = difference {
+        got.retain(|row| label(&row.1));
+        if let Some((recorded, computed)) = first_difference(&want, &got) {
             let what = format!("samples of source {source}");
             return Ok(Some(Difference { stage: "normalizer", what, recorded, computed }));
         }
@@ -183,21 +180,17 @@ fn show(row: Option<&Row>) -> String {
 }
 
 fn recorded_rows(pack: &Pack<'_>, inputs: &[PartitionInput]) -> Result<BTreeMap<String, Vec<Row>>, ReplayError> {
-    let (mut sources, mut series) = names_in(pack.file(names::STATE_BEFORE)?)
+    let mut told = Names::of(pack.file(names::STATE_BEFORE)?)
         .map_err(|e| ReplayError::File { path: names::STATE_BEFORE.into(), what: e.to_string() })?;
+    told.learn(inputs);
     let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     let unknown = || ReplayError::File { path: names::JOURNAL.into(), what: "a sample of an unknown series".into() };
     for input in inputs {
-        match input {
-            PartitionInput::Source(name) => sources.push(name.clone()),
-            PartitionInput::Series(def) => series.push(def.clone()),
-            PartitionInput::Sample(s) => {
-                let source = sources.get(s.source as usize).ok_or_else(unknown)?;
-                let def = series.get(s.series as usize).ok_or_else(unknown)?;
-                let row = (s.ordinal, def.clone(), s.time_ns, s.value.to_bits());
-                rows.entry(source.clone()).or_default().push(row);
-            }
-            _ => {}
+        if let PartitionInput::Sample(s) = input {
+            let source = told.sources.get(s.source as usize).ok_or_else(unknown)?;
+            let def = told.series.get(s.series as usize).ok_or_else(unknown)?;
+            let row = (s.ordinal, def.clone(), s.time_ns, s.value.to_bits());
+            rows.entry(source.clone()).or_default().push(row);
         }
     }
     Ok(rows)
@@ -326,11 +319,6 @@ impl Pack<'_> {
             }),
             None => Ok(specs),
         }
-    }
-
-    fn units(&self, source: &str) -> Result<Vec<UnitRecord>, ReplayError> {
-        let prefix = format!("{}{source}-", evidence::UNITS);
-        self.files.keys().filter(|p| p.starts_with(&prefix)).map(|p| self.cbor(p)).collect()
     }
 
     fn policies(&self, spec: Option<&Arc<EngineSpec>>) -> Result<PolicySet, ReplayError> {

@@ -30,12 +30,12 @@ mod write;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, WriteTransaction};
 
 pub use self::commit::{
-    BaselineRow, Commit, Committed, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow,
+    BaselineRow, Commit, Committed, DeadRow, DecisionRow, DeliveryRows, FrameBlock, JournalRow, NewEntry,
+    QuarantineRow, SnapshotRow,
 };
 pub use self::error::StateError;
 pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
@@ -109,20 +109,11 @@ pub enum Verified {
     Repaired,
 }
 
-/// How much room the state takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes in allocated pages: what a cap is measured against. The file's length says little, it grows by doubling.
-    pub allocated_bytes: u64,
-    /// Bytes of keys and values.
-    pub stored_bytes: u64,
-    /// Bytes the file takes on disk; never shrinks by itself.
-    pub disk_bytes: u64,
-}
-
 /// The state of one host, open for writing.
 pub struct State {
-    shared: Arc<Shared>,
+    identity: Identity,
+    /// Empty after a reopening that failed.
+    database: Option<Database>,
     place: Place,
     options: Options,
     packer: Packer,
@@ -130,16 +121,6 @@ pub struct State {
     /// An earlier error left the outcome of a commit unknown.
     poisoned: bool,
     _lock: Option<StateLock>,
-}
-
-/// Hands out readers to other threads while the state is being written.
-#[derive(Clone)]
-pub struct Readers(Arc<Shared>);
-
-struct Shared {
-    identity: Identity,
-    /// Empty while the state is being reopened, and after it was closed.
-    database: RwLock<Option<Database>>,
 }
 
 type Open = Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>;
@@ -174,23 +155,23 @@ impl State {
     fn open_at(place: Place, options: Options, created: bool, lock: Option<StateLock>) -> Result<Self, StateError> {
         let (database, identity, mut opened) = open_database(&place, &options)?;
         opened.created = created;
-        let shared = Arc::new(Shared { identity, database: RwLock::new(Some(database)) });
-        Ok(Self { shared, place, options, packer: Packer::new()?, opened, poisoned: false, _lock: lock })
+        let (packer, database) = (Packer::new()?, Some(database));
+        Ok(Self { identity, database, place, options, packer, opened, poisoned: false, _lock: lock })
     }
 
     /// The host's id: 16 hex digits drawn when the state was created.
     pub fn host_id(&self) -> &str {
-        &self.shared.identity.host_id
+        &self.identity.host_id
     }
 
     /// The state's epoch; the log of another epoch is another log.
     pub fn epoch(&self) -> u32 {
-        self.shared.identity.epoch
+        self.identity.epoch
     }
 
     /// The log's name in its checkpoints.
     pub fn origin(&self) -> String {
-        self.shared.identity.origin()
+        self.identity.origin()
     }
 
     /// What opening the state found.
@@ -213,18 +194,17 @@ impl State {
 
     fn try_commit(&mut self, mut commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
         let entries = std::mem::take(&mut commit.entries);
-        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = begin_write(database.as_ref().ok_or(StateError::Poisoned)?)?;
+        let txn = begin_write(self.database.as_ref().ok_or(StateError::Poisoned)?)?;
         let mut writer = Writer {
             txn: &txn,
             packer: &mut self.packer,
-            identity: &self.shared.identity,
+            identity: &self.identity,
             options: &self.options,
             program: &commit.program,
             lane: &commit.lane,
         };
         let written = writer.write(&commit).and_then(|()| {
-            let (first_entry, checkpoint, head) = log::append(&txn, &self.shared.identity, entries, signer)?;
+            let (first_entry, checkpoint, head) = log::append(&txn, &self.identity, entries, signer)?;
             let txn = host::next_commit(&txn)?;
             Ok(Committed { txn, first_entry, checkpoint, body: head.body, signature: head.signature })
         });
@@ -240,18 +220,16 @@ impl State {
         }
     }
 
-    /// Closes the database and opens it again: the way out of a poisoned handle. Readers handed out before end.
+    /// Closes the database and opens it again: the way out of a poisoned handle. Readers given out before end.
     pub fn reopen(&mut self) -> Result<(), StateError> {
         self.poisoned = true;
-        let mut slot = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
-        drop(slot.take());
+        drop(self.database.take());
         let (database, identity, opened) = open_database(&self.place, &self.options)?;
-        if identity != self.shared.identity {
+        if identity != self.identity {
             let what = "another state lies in the place of the one that was open".to_owned();
             return Err(StateError::Corrupt { table: "host", key: "\"host_id\"".to_owned(), what });
         }
-        *slot = Some(database);
-        drop(slot);
+        self.database = Some(database);
         self.opened = opened;
         self.poisoned = false;
         Ok(())
@@ -259,26 +237,11 @@ impl State {
 
     /// A snapshot of what is stored now.
     pub fn reader(&self) -> Result<Reader, StateError> {
-        self.shared.reader()
+        let txn = self.database.as_ref().ok_or(StateError::Poisoned)?.begin_read()?;
+        Ok(Reader { txn, identity: self.identity.clone() })
     }
 
-    /// A handle that gives readers to other threads.
-    pub fn readers(&self) -> Readers {
-        Readers(Arc::clone(&self.shared))
-    }
-
-    /// How much room the state takes. Walks the whole file: not for a hot path.
-    pub fn stats(&self) -> Result<Stats, StateError> {
-        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = begin_write(database.as_ref().ok_or(StateError::Poisoned)?)?;
-        let stats = txn.stats()?;
-        let (allocated_bytes, stored_bytes) =
-            (stats.allocated_pages() * stats.page_size() as u64, stats.stored_bytes());
-        txn.abort()?;
-        Ok(Stats { allocated_bytes, stored_bytes, disk_bytes: self.disk_bytes()? })
-    }
-
-    /// Bytes the file takes on disk; cheap.
+    /// Bytes the file takes on disk; never shrinks by itself.
     pub fn disk_bytes(&self) -> Result<u64, StateError> {
         /// Unit of `st_blocks`, whatever the file system's own block size.
         const STAT_BLOCK_BYTES: u64 = 512;
@@ -291,28 +254,12 @@ impl State {
 impl Drop for State {
     /// Notes a clean end, so that the next start need not verify the file.
     fn drop(&mut self) {
-        let mut slot = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = slot.take()
+        if let Some(database) = self.database.take()
             && !self.poisoned
         {
             // Failing here costs a verification at the next start, nothing else.
             let _ = note_run(&database, &LastRun { boot_id: (self.place.boot_id)(), clean: true });
         }
-    }
-}
-
-impl Readers {
-    /// A snapshot of what is stored now.
-    pub fn reader(&self) -> Result<Reader, StateError> {
-        self.0.reader()
-    }
-}
-
-impl Shared {
-    fn reader(&self) -> Result<Reader, StateError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = database.as_ref().ok_or(StateError::Poisoned)?.begin_read()?;
-        Ok(Reader { txn, identity: self.identity.clone() })
     }
 }
 

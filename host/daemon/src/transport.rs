@@ -4,13 +4,22 @@
 //! [`RawFrames`], and [`Transport::position`] says what has been handed out, to be committed together with the samples
 //! that were made of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-pub mod file;
+use mqtt::{Delivery, Digest, MqttBatch, MqttProgress};
 
-pub use file::{FileError, FileEvent, FileOptions, FileTransport};
+pub mod exec;
+pub mod file;
+pub mod mqtt;
+pub mod socket;
+
+pub use exec::{ExecError, ExecEvent, ExecOptions, ExecPosition, ExecTransport};
+pub use file::{FileError, FileEvent, FileOptions, FilePosition, FileTransport};
+pub use mqtt::{MqttError, MqttEvent, MqttHandle, MqttOptions, MqttPosition, MqttTransport};
+pub use socket::{SocketError, SocketEvent, SocketOptions, SocketPosition, SocketTransport};
 
 /// Frames as they came, in one piece of memory that is used again for the next batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +30,21 @@ pub struct RawFrames {
     pub ends: Vec<u32>,
     /// Where each frame began in its origin: the byte offset in a file.
     pub offsets: Vec<u64>,
+    /// Where each frame came from: the file, the peer, the command, the topic.
+    pub origins: Vec<Arc<str>>,
+    /// For messages of a broker, instead of offsets: what each was, and what came with them.
+    pub mail: Mail,
+}
+
+/// What belongs to messages besides their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// By frame: its number, for the acknowledgement, and how it is recognised when it comes again.
+    pub letters: Vec<(u64, Option<Delivery>)>,
+    /// Messages that are too long: the number of bytes, and the beginning.
+    pub oversize: Vec<(u64, Vec<u8>)>,
+    /// Packet ids whose stored entries are to go before those of `letters` are written.
+    pub settled: Vec<u16>,
 }
 
 impl RawFrames {
@@ -51,12 +75,15 @@ impl RawFrames {
         self.data.clear();
         self.ends.clear();
         self.offsets.clear();
+        self.origins.clear();
+        self.mail = Mail::default();
     }
 
-    fn push(&mut self, offset: u64, frame: &[u8]) {
+    fn push(&mut self, origin: &Arc<str>, offset: u64, frame: &[u8]) {
         self.data.extend_from_slice(frame);
         self.ends.push(self.data.len() as u32);
         self.offsets.push(offset);
+        self.origins.push(Arc::clone(origin));
     }
 }
 
@@ -66,7 +93,7 @@ pub enum Progress {
     /// There are frames.
     Frames,
     /// Something happened between two frames; no frames this time.
-    Event(FileEvent),
+    Event(Event),
     /// A frame that is too long is being passed over; read again.
     Skipping,
     /// Nothing now, perhaps later.
@@ -75,11 +102,48 @@ pub enum Progress {
     End,
 }
 
+/// Something that happened between two frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Of a file.
+    File(FileEvent),
+    /// At a socket.
+    Socket(SocketEvent),
+    /// Of a command.
+    Exec(ExecEvent),
+    /// At a broker.
+    Mqtt(MqttEvent),
+}
+
+impl From<FileEvent> for Event {
+    fn from(event: FileEvent) -> Self {
+        Event::File(event)
+    }
+}
+
+impl From<SocketEvent> for Event {
+    fn from(event: SocketEvent) -> Self {
+        Event::Socket(event)
+    }
+}
+
+impl From<ExecEvent> for Event {
+    fn from(event: ExecEvent) -> Self {
+        Event::Exec(event)
+    }
+}
+
 /// What a transport is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportOptions {
     /// Lines of a file.
     File(FileOptions),
+    /// Frames that peers send.
+    Socket(SocketOptions),
+    /// Lines that a command writes.
+    Exec(ExecOptions),
+    /// Messages of a broker.
+    Mqtt(MqttOptions),
 }
 
 /// An open transport.
@@ -87,6 +151,12 @@ pub enum TransportOptions {
 pub enum Transport {
     /// Lines of a file.
     File(FileTransport),
+    /// Frames that peers send.
+    Socket(SocketTransport),
+    /// Lines that a command writes.
+    Exec(ExecTransport),
+    /// Messages of a broker, and room for them.
+    Mqtt(Box<(MqttTransport, MqttBatch)>),
 }
 
 /// How far a transport has been read. It is stored with the samples and handed back at the next start.
@@ -94,7 +164,51 @@ pub enum Transport {
 #[serde(rename_all = "snake_case")]
 pub enum Position {
     /// Of a file.
-    File(file::FilePosition),
+    File(FilePosition),
+    /// Of a socket.
+    Socket(SocketPosition),
+    /// Of a command.
+    Exec(ExecPosition),
+    /// Of a subscription.
+    Mqtt(MqttPosition),
+}
+
+/// Why a transport cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A command.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A broker.
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// What it is told cannot be.
+    #[error("{what}")]
+    Setting {
+        /// What is wrong.
+        what: String,
+        /// The way out.
+        help: &'static str,
+    },
+}
+
+impl TransportError {
+    /// The way out.
+    pub fn help(&self) -> &'static str {
+        match self {
+            TransportError::File(e) => e.help(),
+            TransportError::Socket(e) => e.help(),
+            TransportError::Exec(e) => e.help(),
+            TransportError::Mqtt(e) => e.help(),
+            TransportError::Setting { help, .. } => help,
+        }
+    }
 }
 
 /// A stored position that cannot be read.
@@ -132,38 +246,67 @@ impl Position {
         }
         Ok(serde_json::from_value(stored.at)?)
     }
-
-    /// Counts how often the origin began anew; part of the cursor's key.
-    pub fn epoch(&self) -> u64 {
-        match self {
-            Position::File(p) => p.epoch,
-        }
-    }
 }
 
 impl Transport {
-    /// Opens a transport at its start, or where it was left.
-    pub fn open(options: TransportOptions, resume: Option<&Position>) -> Result<Transport, FileError> {
-        match options {
-            TransportOptions::File(options) => {
-                let resume = resume.map(|Position::File(p)| p);
-                FileTransport::open(options, resume).map(Transport::File)
+    /// Opens a transport at its start, or where it was left. A position of another kind of transport is none;
+    /// `delivered` is what was stored of a broker's messages.
+    pub fn open(
+        options: TransportOptions,
+        resume: Option<&Position>,
+        delivered: Vec<(u16, Digest)>,
+    ) -> Result<Transport, TransportError> {
+        Ok(match (options, resume) {
+            (TransportOptions::File(options), resume) => {
+                let resume = if let Some(Position::File(p)) = resume { Some(p) } else { None };
+                Transport::File(FileTransport::open(options, resume)?)
             }
-        }
+            (TransportOptions::Socket(options), resume) => {
+                let resume = if let Some(Position::Socket(p)) = resume { Some(p) } else { None };
+                Transport::Socket(SocketTransport::open(options, resume)?)
+            }
+            (TransportOptions::Exec(options), resume) => {
+                let resume = if let Some(Position::Exec(p)) = resume { Some(p) } else { None };
+                Transport::Exec(ExecTransport::open(options, resume)?)
+            }
+            (TransportOptions::Mqtt(options), resume) => {
+                let resume = if let Some(Position::Mqtt(p)) = resume { Some(p) } else { None };
+                Transport::Mqtt(Box::new((MqttTransport::open(options, resume, delivered)?, MqttBatch::default())))
+            }
+        })
     }
 
     /// Replaces the content of `out` with the next frames: at most `max_frames`, and at most `max_bytes` unless a single
-    /// frame has more.
-    pub fn read(&mut self, max_frames: usize, max_bytes: usize, out: &mut RawFrames) -> Result<Progress, FileError> {
-        match self {
-            Transport::File(file) => file.read(max_frames, max_bytes, out),
-        }
+    /// frame has more. It never waits.
+    pub fn read(
+        &mut self,
+        max_frames: usize,
+        max_bytes: usize,
+        out: &mut RawFrames,
+    ) -> Result<Progress, TransportError> {
+        Ok(match self {
+            Transport::File(file) => file.read(max_frames, max_bytes, out)?,
+            Transport::Socket(socket) => socket.read(max_frames, max_bytes, out)?,
+            Transport::Exec(exec) => exec.read(max_frames, max_bytes, out)?,
+            Transport::Mqtt(mqtt) => read_mail(&mut mqtt.0, &mut mqtt.1, max_frames, max_bytes, out),
+        })
     }
 
     /// Waits until there may be something to read; false when the deadline came first.
-    pub fn wait(&mut self, deadline: Instant) -> Result<bool, FileError> {
+    pub fn wait(&mut self, deadline: Instant) -> Result<bool, TransportError> {
+        Ok(match self {
+            Transport::File(file) => file.wait_growth(deadline)?,
+            Transport::Socket(socket) => socket.wait(deadline)?,
+            Transport::Exec(exec) => exec.wait(deadline)?,
+            Transport::Mqtt(mqtt) => mqtt.0.wait(deadline),
+        })
+    }
+
+    /// Bytes at the end that are no whole frame yet, and are left for the next time.
+    pub fn rest_bytes(&self) -> usize {
         match self {
-            Transport::File(file) => file.wait_growth(deadline),
+            Transport::File(file) => file.rest_bytes(),
+            Transport::Socket(_) | Transport::Exec(_) | Transport::Mqtt(_) => 0,
         }
     }
 
@@ -171,8 +314,51 @@ impl Transport {
     pub fn position(&self) -> Position {
         match self {
             Transport::File(file) => Position::File(file.position()),
+            Transport::Socket(socket) => Position::Socket(socket.position()),
+            Transport::Exec(exec) => Position::Exec(exec.position()),
+            Transport::Mqtt(mqtt) => Position::Mqtt(mqtt.0.position()),
         }
     }
+
+    /// What other threads may ask of a subscription.
+    pub fn handle(&self) -> Option<MqttHandle> {
+        match self {
+            Transport::Mqtt(mqtt) => Some(mqtt.0.handle()),
+            Transport::File(_) | Transport::Socket(_) | Transport::Exec(_) => None,
+        }
+    }
+}
+
+/// Messages as frames: the topic is the origin.
+fn read_mail(
+    mqtt: &mut MqttTransport,
+    batch: &mut MqttBatch,
+    max_frames: usize,
+    max_bytes: usize,
+    out: &mut RawFrames,
+) -> Progress {
+    out.clear();
+    batch.clear();
+    match mqtt.read(max_frames, max_bytes, batch) {
+        MqttProgress::Messages => {}
+        MqttProgress::Event(event) => return Progress::Event(Event::Mqtt(event)),
+        MqttProgress::Idle => return Progress::Idle,
+        MqttProgress::End => return Progress::End,
+    }
+    out.mail.settled.append(&mut batch.settled);
+    for message in batch.messages.drain(..) {
+        // The beginning of a message that is too long is shown, and means nothing.
+        let payload = match message.oversize_bytes {
+            None => &message.payload[..],
+            Some(bytes) => {
+                out.mail.oversize.push((bytes, message.payload.to_vec()));
+                &[]
+            }
+        };
+        out.push(&message.topic, message.number, payload);
+        out.mail.letters.push((message.number, message.delivery));
+    }
+    Progress::Frames
 }
 
 #[cfg(test)]
@@ -183,8 +369,8 @@ mod tests {
     fn a_stored_position_is_read_by_later_versions() {
         let stored = br#"{"v":1,"at":{"file":{"dev":65024,"ino":131,"head_len":3,"head":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","offset":18446744073709551615,"epoch":2}}}"#;
         let position = Position::from_bytes(stored).unwrap();
-        let Position::File(p) = &position;
-        assert_eq!((p.identity.dev, p.identity.ino, p.offset, position.epoch()), (65024, 131, u64::MAX, 2));
+        let Position::File(p) = &position else { panic!("{position:?}") };
+        assert_eq!((p.identity.dev, p.identity.ino, p.offset, p.epoch), (65024, 131, u64::MAX, 2));
         assert_eq!(position.to_bytes(), stored);
         let newer = br#"{"v":2,"at":{"file":{}}}"#;
         assert!(matches!(Position::from_bytes(newer), Err(PositionError::Version(2))));
@@ -194,9 +380,10 @@ mod tests {
     #[test]
     fn frames_lie_one_after_the_other() {
         let mut frames = RawFrames::default();
-        frames.push(0, b"ab");
-        frames.push(3, b"");
-        frames.push(4, b"c");
+        let origin: Arc<str> = "o".into();
+        for (offset, bytes) in [(0, &b"ab"[..]), (3, b""), (4, b"c")] {
+            frames.push(&origin, offset, bytes);
+        }
         assert_eq!(frames.iter().collect::<Vec<_>>(), [b"ab".as_slice(), b"", b"c"]);
         assert_eq!((frames.get(3), frames.len(), frames.is_empty()), (None, 3, false));
         frames.clear();

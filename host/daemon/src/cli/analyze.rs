@@ -6,20 +6,23 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hb_engine::decision::{Decision, Status};
 use hb_engine::engine::Effect;
+use hb_log::cbor;
 use hb_log::hash::{Hash, Hasher};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::daemon::{self, pack_due};
-use super::{Done, Failure, Global, open_state};
+use super::{Done, Failure, Global, open_state, progress, tag_name};
 use crate::artifact::{self, RunMeta};
+use crate::case::Case;
 use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
-use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::diagnostic::{Area, Diagnostic, Place, exit};
 use crate::dispatch::Sinks;
 use crate::generation::{Generation, Part, Plugins, Unit};
 use crate::observe::{Observer, tracks};
-use crate::pipeline::record::{Recorder, Replay, text_map};
+use crate::pipeline::record::{Recorder, text_map};
+use crate::pipeline::recover::Replay;
 use crate::plugin::{Grants, Kind};
 use crate::report::{self, Judged, Report, ReportInput};
 
@@ -60,30 +63,58 @@ pub(crate) struct Run {
 /// Judges an artifact directory.
 pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let mut file = global.load()?;
+    let meta = artifact::read_meta(&args.dir).map_err(|e| Failure::artifact(&e))?;
+    let samples = count_samples(&args.dir)?;
     if let Some(tag) = &args.baseline {
-        let name = crate::config::Name::parse(tag);
-        let name = name.ok_or_else(|| Failure::usage(format!("`{tag}` is no tag"), "letters, digits, - and _"))?;
+        let name = tag_name(tag)?;
+        check_tag(&file, &name)?;
         file.config.checks.iter_mut().for_each(|c| c.baseline = Some(name.clone()));
     }
-    let meta = artifact::read_meta(&args.dir).map_err(|e| {
-        let d = Diagnostic::error(Area::Data, super::chain(&e));
-        Failure::new(exit::DATA, d.help("name a directory that `hb ingest` wrote"))
-    })?;
     // The run's own source replaces those of the config; nothing else of the config changes.
     file.config.sources.clear();
     let (unit, content) = artifact_unit(&file, &args.dir)?;
     let generation = Generation::build(&file)?.with_units(vec![unit], content);
     let lane = run_id(&args.dir, &generation, &file)?;
-    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true, Sinks::default())?;
+    // A row is a frame.
+    let bar = progress::share("analyze", samples);
+    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true, Sinks::default(), bar)?;
+    summary.ended?;
+    let busy = progress::busy("report");
     let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
-    let cases = summary.cases;
-    let run = remember(&mut recorder, &report, &lane, &generation, &cases, args)?;
-    if file.config.evidence.on_fail {
-        pack_due(&mut recorder, &file.config)?;
-    }
+    let run = remember(&mut recorder, &report, &lane, &generation, args)?;
+    busy.finish_and_clear();
+    let packed = if file.config.evidence.on_fail { pack_due(&mut recorder, &file.config) } else { Ok(()) };
     global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, r.report));
+    packed?;
     let gate = std::env::var("HB_GATE_FAIL_EXIT").is_ok_and(|v| v == "1");
     Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
+}
+
+/// Reads all of an artifact once: what cannot be read, or holds nothing, must not pass for telemetry without a fault.
+fn count_samples(dir: &Path) -> Result<u64, Failure> {
+    let path = dir.join(artifact::METRICS);
+    let busy = progress::busy("read");
+    let mut samples = 0;
+    artifact::read_metrics(&path, |_| samples += 1).map_err(|e| Failure::artifact(&e))?;
+    busy.finish_and_clear();
+    if samples == 0 {
+        let d = Diagnostic::error(Area::Data, "there is no sample to judge").at(Place::file(path));
+        let help = "look at `refused` in run_meta.json beside it: it says why `hb ingest` wrote none";
+        return Err(Failure::new(exit::DATA, d.help(help)));
+    }
+    Ok(samples)
+}
+
+/// A tag that names nothing would compare with nothing.
+fn check_tag(file: &ConfigFile, tag: &str) -> Result<(), Failure> {
+    let (state, _) = open_state(&file.config)?;
+    let tags = state.reader()?.tags(&file.config.program)?;
+    if tags.iter().any(|(known, _)| known == tag) {
+        return Ok(());
+    }
+    let d = Diagnostic::error(Area::Data, format!("no baseline has the tag `{tag}`"));
+    let d = d.help("`hb baseline promote --version N --tag NAME` gives one; `hb baseline list` shows them");
+    Err(Failure::new(exit::DATA, d.suggest(tag, tags.iter().map(|(known, _)| known.as_str()))))
 }
 
 /// `metrics.csv` through the replay source and the normalizer that reads hb's own format.
@@ -99,7 +130,7 @@ fn artifact_unit(file: &ConfigFile, dir: &Path) -> Result<(Unit, Vec<Vec<u8>>), 
     let source = load("file-replay", Kind::Source, json!({ "format": "csv" }))?;
     let normalizer = load("schema-map", Kind::Normalizer, json!({ "version": 1, "layout": "hb" }))?;
     let transport = TransportConfig::File(FileTransportConfig { path, follow: false });
-    Ok((Unit { name: SOURCE.into(), transport, source, normalizer, workers: 1 }, content))
+    Ok((Unit { name: SOURCE.into(), transport, whole: true, source, normalizer, workers: 1 }, content))
 }
 
 /// A run is named by what it is made of, so analysing the same again is the same run.
@@ -163,10 +194,18 @@ fn remember(
     report: &Report,
     lane: &str,
     generation: &Generation,
-    cases: &[crate::case::Case],
     args: &AnalyzeArgs,
 ) -> Result<Run, Failure> {
     let reader = recorder.state().reader()?;
+    // Those of the lane: the same run again opens none, and has them all the same.
+    let mut cases = Vec::new();
+    for (_, bytes) in reader.cases(&generation.program)? {
+        let case: Case = cbor::decode(&bytes).map_err(|e| Failure::data(e.to_string()))?;
+        if case.lane == lane {
+            cases.push(case);
+        }
+    }
+    cases.sort_by_key(|case| case.entry);
     let out = args.out.as_ref().unwrap_or(&args.dir);
     let run = Run {
         run_id: lane.to_owned(),
@@ -178,7 +217,7 @@ fn remember(
         baselines: reader.tags(&generation.program)?.into_iter().collect(),
         analyzed_at: clock::rfc3339(clock::now_ns()),
         report: out.join("drift_report.html").display().to_string(),
-        cases: cases.iter().map(|c| c.id.clone()).collect(),
+        cases: cases.into_iter().map(|case| case.id).collect(),
     };
     drop(reader);
     let bytes = serde_json::to_vec(&run).unwrap_or_default();

@@ -4,34 +4,40 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use hb_engine::baseline::{Baseline, Builder};
+use hb_engine::engine::TICK_NS;
 use hb_engine::judge::BASELINE_FIELDS;
 use hb_engine::series::{SeriesDef, SeriesKind};
 use hb_log::cbor;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::LIVE;
-use super::{Done, Failure, Global, existing_state, open_state};
+use super::{Done, Failure, Global, existing_state, open_state, progress, tag_name};
 use crate::artifact;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit};
 use crate::pipeline::journal::{self, Row};
-use crate::pipeline::record::{load_baseline, text_map};
+use crate::pipeline::record::text_map;
+use crate::pipeline::recover::{Recovered, load_baseline, recover};
 use crate::state::{BaselineRow, Commit, NewEntry, Reader};
 
 /// Verbs of `hb baseline`.
 #[derive(Subcommand)]
 pub(crate) enum BaselineVerb {
     /// Make a new version from artifact directories, or from the newest live telemetry.
+    #[command(after_help = "Example: hb baseline create --from clean@2026-11-20T10:00:00Z..2026-11-20T12:00:00Z")]
     Create(CreateArgs),
     /// List versions and tags.
+    #[command(after_help = "Example: hb baseline list --json")]
     List,
     /// Show the statistics of a version.
+    #[command(after_help = "Example: hb baseline show --version 1")]
     Show {
         /// Version.
         #[arg(long)]
         version: u32,
     },
     /// Let a tag name a version; checks with this tag use it from then on.
+    #[command(after_help = "Example: hb baseline promote --version 1 --tag golden")]
     Promote {
         /// Version.
         #[arg(long)]
@@ -49,7 +55,7 @@ pub(crate) struct CreateArgs {
     /// Artifact directory, with an optional span: DIR@START..END, either may be left out.
     #[arg(long, value_name = "DIR[@START..END]")]
     from: Vec<String>,
-    /// Span of live telemetry, back from its newest event time: 24h, 7d.
+    /// Span of live telemetry, back from where its clocks stand: 24h, 7d.
     #[arg(long, value_name = "SPAN")]
     window: Option<String>,
 }
@@ -94,6 +100,7 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
     let mut builder = Builder::new();
     let mut samples = 0;
     let mut sources = Vec::new();
+    let busy = progress::busy("baseline");
     for from in &args.from {
         samples += gather_dir(from, &mut builder)?;
         sources.push(from.rsplit('/').next().unwrap_or(from).to_owned());
@@ -103,6 +110,7 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
         samples += gather_live(&reader, &program, span, &mut builder)?;
         sources.push(format!("{LIVE} {window}"));
     }
+    busy.finish_and_clear();
     if builder.is_empty() {
         let d = Diagnostic::error(Area::Data, "there is no sample to learn from");
         return Err(Failure::new(exit::DATA, d.help("check the span, and that the source brought telemetry")));
@@ -156,39 +164,32 @@ fn gather_dir(from: &str, builder: &mut Builder) -> Result<u64, Failure> {
         }
         n += 1;
     })
-    .map_err(|e| Failure::data(super::chain(&e)))?;
+    .map_err(|e| Failure::artifact(&e))?;
     match wrong {
         Some(e) => Err(Failure::data(format!("{}: {e}", path.display()))),
         None => Ok(n),
     }
 }
 
-/// Adds the live samples of the last `span` ns before the newest event time.
+/// Adds the live samples of the last `span` ns. They end where the newest clock of the sources stands: a time that the
+/// engine did not believe is in the journal too, and moves no window.
 fn gather_live(reader: &Reader, program: &str, span: i64, builder: &mut Builder) -> Result<u64, Failure> {
-    let mut defs = Vec::new();
-    for (_, bytes) in reader.series(program)? {
-        defs.push(cbor::decode::<SeriesDef>(&bytes).map_err(|e| Failure::data(e.to_string()))?);
-    }
-    let mut newest = i64::MIN;
-    let each = |take: &mut dyn FnMut(&journal::Columns)| -> Result<(), Failure> {
-        for row in reader.journal(program, LIVE, 0)? {
-            if let Some(Row::Samples(columns)) = journal::decode(&row?.bytes) {
-                take(&columns);
-            }
-        }
-        Ok(())
-    };
-    each(&mut |c| newest = c.time_ns.iter().copied().fold(newest, i64::max))?;
-    let from = newest.saturating_sub(span);
+    let Recovered { engine, book, .. } = recover(reader, program, LIVE)?;
+    let Some(&clock) = engine.core().ticks.values().max() else { return Ok(0) };
+    // A clock goes in whole steps; the samples within its step are not ahead of it.
+    let end = clock.saturating_add(TICK_NS);
+    let start = end.saturating_sub(span);
+    let defs = book.since(0);
     let mut n = 0;
-    each(&mut |c| {
-        for k in (0..c.len()).filter(|&k| c.time_ns[k] > from) {
+    for row in reader.journal(program, LIVE, 0)? {
+        let Some(Row::Samples(c)) = journal::decode(&row?.bytes) else { continue };
+        for k in (0..c.len()).filter(|&k| (start..end).contains(&c.time_ns[k])) {
             if let Some(def) = defs.get(c.series[k] as usize) {
                 builder.push(def, c.time_ns[k], c.value[k]);
                 n += 1;
             }
         }
-    })?;
+    }
     Ok(n)
 }
 
@@ -250,16 +251,17 @@ fn show(global: &Global, version: u32) -> Done {
 fn promote(global: &Global, version: u32, tag: &str) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
+    let tag = tag_name(tag)?.to_string();
     let (mut state, signer) = open_state(&file.config)?;
     if state.reader()?.baseline(&program, version)?.is_none() {
         return Err(unknown(version));
     }
     let shown = version.to_string();
-    let body = text_map(&[("tag", tag), ("version", &shown)]);
+    let body = text_map(&[("tag", &tag), ("version", &shown)]);
     state.commit(
         Commit {
             program,
-            tags: vec![(tag.to_owned(), version)],
+            tags: vec![(tag.clone(), version)],
             entries: vec![NewEntry { kind: "baseline.promoted".into(), time_ns: clock::now_ns(), body }],
             ..Commit::default()
         },

@@ -1,6 +1,8 @@
 //! `hb export`, `hb verify`, `hb replay`: evidence packs.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -9,15 +11,16 @@ use hb_log::archive;
 use hb_log::bag::Files;
 use hb_log::cbor;
 use hb_log::pack;
-use hb_log::sign::PublicKey;
 
-use super::{Done, Failure, Global, chain, open_state};
+use super::{Done, Failure, Global, chain, open_state, progress, read_keys};
 use crate::case::Case;
+use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::evidence;
 use crate::keys::Signer;
+use crate::pipeline::record::text_map;
 use crate::replay::{self, ReplayError};
-use crate::state::{Lookup, Reader, State};
+use crate::state::{Commit, Lookup, NewEntry, Reader, State};
 
 /// Files of one pack directory at most.
 const FILES_MAX: usize = 20_000;
@@ -32,6 +35,7 @@ const OTHER_RELEASE: u8 = 69;
 #[derive(Subcommand)]
 pub(crate) enum ExportVerb {
     /// Everything a decision was made from, sealed.
+    #[command(after_help = "Example: hb export evidence-pack --case case-1f00ba4 --out packs")]
     EvidencePack(ExportArgs),
 }
 
@@ -68,23 +72,29 @@ pub(crate) fn export(global: &Global, args: &ExportArgs) -> Done {
     let file = global.load()?;
     let (mut state, signer) = open_state(&file.config)?;
     let case = find_case(&state.reader()?, file.config.program.as_str(), &args.case)?;
+    let busy = progress::busy("export");
     let path = write_pack(&mut state, &signer, &case, &args.out)?;
+    busy.finish_and_clear();
+    // The pack is sealed: who took it away when is told by the log alone, without the paths of this machine.
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let body = text_map(&[("case", &case.id), ("file", &name)]);
+    let entry = NewEntry { kind: "custody.exported".into(), time_ns: clock::now_ns(), body };
+    let program = case.program.clone();
+    state.commit(Commit { program, entries: vec![entry], ..Commit::default() }, &signer)?;
     global.print(&serde_json::json!({ "case": case.id, "pack": path }), |_| format!("{}\n", path.display()));
     Ok(exit::OK)
 }
 
 /// Verifies a pack.
 pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Done {
-    let mut trusted = Vec::new();
-    for path in &args.keys {
-        let text = fs::read_to_string(path).map_err(|e| Failure::io(path, &e))?;
-        trusted.push(PublicKey::parse(&text).map_err(|e| Failure::data(format!("{}: {e}", path.display())))?);
-    }
+    let trusted = read_keys(&args.keys)?;
+    let busy = progress::busy("verify");
     let report = if is_zip(&args.pack) {
         pack::verify_zip(&read(&args.pack)?, &trusted)
     } else {
         pack::verify(&read_dir(&args.pack)?, &trusted)
     };
+    busy.finish_and_clear();
     global.print(&report, |r| {
         let mut text = String::new();
         for p in &r.problems {
@@ -110,6 +120,7 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Done {
 
 /// Re-executes a pack.
 pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
+    let busy = progress::busy("replay");
     let files = if is_zip(&args.pack) {
         archive::zip_read(&read(&args.pack)?).map_err(|e| not_a_pack(&args.pack, &chain(&e)))?.1
     } else {
@@ -127,6 +138,7 @@ pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
         }
         _ => not_a_pack(&args.pack, &chain(&e)),
     })?;
+    busy.finish_and_clear();
     global.print(&replayed, |r| match &r.difference {
         None if r.recorded_faults > 0 => {
             format!("reproduced with {} recorded faults: decision {}\n", r.recorded_faults, r.decision)
@@ -140,35 +152,60 @@ pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
     Ok(if replayed.reproduced { exit::OK } else { exit::DATA })
 }
 
-/// Writes a case's pack below `out`, or as the archive `out`; it appears under its name when it is whole.
+/// Writes a case's pack below `out`, or as the archive `out`; it appears under its name when it is whole, and stays
+/// through a power cut.
 pub(crate) fn write_pack(state: &mut State, signer: &Signer, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
     let files = evidence::pack(state, signer, case)?;
     let root = evidence::root_name(case);
     if is_zip(out) {
         let bytes = archive::zip_write(&files, &root).map_err(|e| Failure::data(chain(&e)))?;
         let part = out.with_extension("zip.part");
-        fs::write(&part, bytes).and_then(|()| fs::rename(&part, out)).map_err(|e| Failure::io(out, &e))?;
+        let made = write_synced(&part, &bytes).and_then(|()| fs::rename(&part, out)).and_then(|()| sync_above(out));
+        made.map_err(|e| Failure::io(out, &e))?;
         return Ok(out.to_owned());
     }
     let target = out.join(&root);
     if target.exists() {
         // Equal by construction when nothing touched it; whoever changed it must decide what happens to it.
-        return if read_dir(&target)? == files {
-            Ok(target)
-        } else {
-            Err(Failure::data(format!("{} is there and differs: move it away", target.display())))
-        };
+        if read_dir(&target)? != files {
+            return Err(Failure::data(format!("{} is there and differs: move it away", target.display())));
+        }
+    } else {
+        fs::create_dir_all(out).and_then(|()| sync_above(out)).map_err(|e| Failure::io(out, &e))?;
+        let part = tempfile::Builder::new().prefix(".pack-").tempdir_in(out).map_err(|e| Failure::io(out, &e))?;
+        write_files(part.path(), &files)?;
+        let made = part.keep();
+        fs::rename(&made, &target).map_err(|e| Failure::io(&target, &e))?;
     }
-    fs::create_dir_all(out).map_err(|e| Failure::io(out, &e))?;
-    let part = tempfile::Builder::new().prefix(".pack-").tempdir_in(out).map_err(|e| Failure::io(out, &e))?;
-    for (name, bytes) in &files {
-        let path = part.path().join(name);
-        let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, bytes));
+    // Also for one that is there: whoever renamed it may have been killed before this.
+    sync_above(&target).map_err(|e| Failure::io(out, &e))?;
+    Ok(target)
+}
+
+/// Writes all files below a directory and makes them, and the directories, durable.
+fn write_files(root: &Path, files: &Files) -> Result<(), Failure> {
+    let mut dirs = BTreeSet::from([root.to_owned()]);
+    for (name, bytes) in files {
+        let path = root.join(name);
+        let above = path.ancestors().skip(1).take_while(|dir| *dir != root);
+        dirs.extend(above.map(Path::to_owned));
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| write_synced(&path, bytes));
         made.map_err(|e| Failure::io(&path, &e))?;
     }
-    let made = part.keep();
-    fs::rename(&made, &target).map_err(|e| Failure::io(&target, &e))?;
-    Ok(target)
+    dirs.iter().try_for_each(|dir| File::open(dir)?.sync_all()).map_err(|e| Failure::io(root, &e))
+}
+
+/// A file whose content is durable; its name is when its directory was synced too.
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes the name of a file or directory durable.
+fn sync_above(path: &Path) -> std::io::Result<()> {
+    let above = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(above)?.sync_all()
 }
 
 /// A case by its id, by the id of its decision, or the worst decision of a run.

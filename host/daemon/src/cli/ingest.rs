@@ -8,15 +8,18 @@ use clap::Args;
 use hb_engine::series::SeriesDef;
 use serde_json::json;
 
-use super::{Done, Failure, Global, feed_limits};
+use super::{Done, Failure, Global, feed_limits, progress, tell};
 use crate::artifact::{self, RunMeta, Writer};
 use crate::clock;
-use crate::config::{Config, ConfigFile, FileTransportConfig, TransportConfig, yaml};
-use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::config::{Config, ConfigFile, FileTransportConfig, SourceConfig, TransportConfig, yaml};
+use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::generation::{Part, Plugins, Unit};
 use crate::pipeline::feed::{Feed, Next};
 use crate::pipeline::series::SeriesBook;
 use crate::plugin::{Grants, Kind};
+
+/// The source when nobody names one.
+const DEFAULT_SOURCE: &str = "file-replay";
 
 /// The normalizer when a config names none.
 const DEFAULT_NORMALIZER: &str = "schema-map";
@@ -27,9 +30,12 @@ const REASONS_MAX: usize = 20;
 /// Arguments of `hb ingest`.
 #[derive(Args)]
 pub(crate) struct IngestArgs {
-    /// Source plugin.
-    #[arg(long, default_value = "file-replay")]
-    source: String,
+    /// Source plugin; file-replay by default. The config's source with this plugin says how it reads.
+    #[arg(long, value_name = "PLUGIN")]
+    source: Option<String>,
+    /// Source of the config to read as, where several have the plugin; otherwise the first.
+    #[arg(long, value_name = "NAME")]
+    config_source: Option<String>,
     /// The file to read.
     path: PathBuf,
     /// Artifact directory to write.
@@ -57,23 +63,57 @@ pub(crate) struct NormalizeArgs {
     output: PathBuf,
 }
 
-/// Reads a source into an artifact directory.
+/// Reads a file as the daemon would read it into an artifact directory.
 pub(crate) fn ingest(global: &Global, args: &IngestArgs) -> Done {
-    let file = global.load()?;
-    let mut settings = json!({ "format": "auto" });
+    let (file, _scratch) = global.load_or_defaults()?;
+    let configured = find_source(&file, args.source.as_deref(), args.config_source.as_deref())?;
+    if let (Some(source), None) = (configured, &args.config_source) {
+        tell(&format!("{} is read as source `{}` of {}\n", args.path.display(), source.name, file.path.display()));
+    }
+    let plugin = configured.map_or_else(|| args.source.as_deref().unwrap_or(DEFAULT_SOURCE), |s| s.plugin.as_str());
+    let mut settings = configured.map_or_else(default_settings, |s| s.settings.clone());
     if let Some(rate) = args.rate {
         settings["rate_lines_per_sec"] = json!(rate);
     }
-    let unit = unit(&file, &args.source, settings, &args.path, args.schema.as_deref())?;
+    let normalizer = configured.map(|s| s.normalizer.as_str());
+    let unit = unit(&file, plugin, settings, &args.path, normalizer, args.schema.as_deref())?;
     let meta = write_artifacts(&file.config, &unit, &args.out)?;
     show(global, &meta, &args.out);
     Ok(exit::OK)
 }
 
+/// The source of the config with this name, or else the first with this plugin.
+fn find_source<'c>(
+    file: &'c ConfigFile,
+    plugin: Option<&str>,
+    name: Option<&str>,
+) -> Result<Option<&'c SourceConfig>, Failure> {
+    let sources = &file.config.sources;
+    let Some(name) = name else {
+        return Ok(sources.iter().find(|s| s.plugin == *plugin.unwrap_or(DEFAULT_SOURCE)));
+    };
+    let Some(source) = sources.iter().find(|s| s.name == *name) else {
+        let message = format!("{} has no source `{}`", file.path.display(), neutralise(name));
+        let d = Diagnostic::error(Area::Usage, message).suggest(name, sources.iter().map(|s| s.name.as_str()));
+        return Err(Failure::new(exit::USAGE, d));
+    };
+    match plugin {
+        Some(plugin) if source.plugin != *plugin => {
+            let message = format!("source `{name}` is read by `{}`, not by `{}`", source.plugin, neutralise(plugin));
+            Err(Failure::usage(message, "leave --source out, or name another --config-source"))
+        }
+        _ => Ok(Some(source)),
+    }
+}
+
+fn default_settings() -> serde_json::Value {
+    json!({ "format": "auto" })
+}
+
 /// Normalizes one file.
 pub(crate) fn normalize(global: &Global, args: &NormalizeArgs) -> Done {
-    let file = global.load()?;
-    let unit = unit(&file, "file-replay", json!({ "format": "auto" }), &args.input, Some(&args.schema))?;
+    let (file, _scratch) = global.load_or_defaults()?;
+    let unit = unit(&file, DEFAULT_SOURCE, default_settings(), &args.input, None, Some(&args.schema))?;
     let single = args.output.extension().is_some_and(|e| e == "csv");
     if !single {
         let meta = write_artifacts(&file.config, &unit, &args.output)?;
@@ -89,28 +129,31 @@ pub(crate) fn normalize(global: &Global, args: &NormalizeArgs) -> Done {
     Ok(exit::OK)
 }
 
-/// A unit for one file: the source plugin with `settings`, and the normalizer with a schema or the config's.
+/// A unit for one file: the source plugin with `settings`, and the normalizer of this name, or else the first, with a
+/// schema of its own or the config's.
 fn unit(
     file: &ConfigFile,
     source: &str,
     settings: serde_json::Value,
     path: &Path,
+    normalizer: Option<&str>,
     schema: Option<&Path>,
 ) -> Result<Unit, Failure> {
     let plugins = Plugins::of(file)?;
-    let configured = file.config.normalizers.first();
+    let configured = file.config.normalizers.iter().find(|n| normalizer.is_none_or(|name| n.name == *name));
     let normalizer_settings = match (schema, configured) {
         (Some(path), _) => yaml::load_json(path, Area::Schema)?.1,
         (None, Some(n)) => n.settings.clone(),
         (None, None) => {
-            let d = Diagnostic::error(Area::Config, "the config names no normalizer");
-            return Err(d.help("give --schema, or add `normalizers`").into());
+            let d = Diagnostic::error(Area::Config, "nothing says what the fields mean");
+            return Err(d.help("give --schema, or a config with `normalizers`: `hb init` writes one").into());
         }
     };
     let plugin = configured.map_or(DEFAULT_NORMALIZER, |n| n.plugin.as_str());
     Ok(Unit {
         name: source.to_owned(),
         transport: TransportConfig::File(FileTransportConfig { path: path.to_owned(), follow: false }),
+        whole: true,
         source: part(&plugins, source, Kind::Source, &settings)?,
         normalizer: part(&plugins, plugin, Kind::Normalizer, &normalizer_settings)?,
         workers: configured.map_or(1, |n| n.workers.into()),
@@ -130,7 +173,7 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
     meta.correlation_id = std::env::var("HB_CORRELATION_ID").unwrap_or_default();
     meta.made_by = [&unit.source, &unit.normalizer].map(made_by).to_vec();
     let mut defs: Vec<SeriesDef> = Vec::new();
-    let bar = super::progress::lines("ingest");
+    let bar = progress::frames("ingest");
     loop {
         let batch = match feed.next(Instant::now() + Duration::from_secs(1)) {
             Next::Batch(batch) => batch,
@@ -141,8 +184,14 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
         bar.inc(batch.frames.len() as u64);
         defs.extend(book.since(defs.len()));
         let c = &batch.columns;
+        let mut unfit = 0;
         for k in 0..c.len() {
-            writer.sample(&defs[c.series[k] as usize], c.time_ns[k], c.value[k]).map_err(failed)?;
+            let def = &defs[c.series[k] as usize];
+            if artifact::has_place_for(def) {
+                writer.sample(def, c.time_ns[k], c.value[k]).map_err(failed)?;
+            } else {
+                unfit += 1;
+            }
         }
         for event in &batch.events {
             let attributes: BTreeMap<&str, &str> =
@@ -155,16 +204,19 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
         }
         let mut count = |name: &str, n: usize| *meta.counts.entry(name.to_owned()).or_default() += n as u64;
         count("frames", batch.frames.len());
-        count("samples", c.len());
+        count("samples", c.len() - unfit);
         count("events", batch.events.len());
         count("ignored", batch.ignored as usize);
-        count("rejects", batch.refused.len());
+        count("rejects", batch.refused.len() + unfit);
         count("faults", batch.faults.len());
         for refused in &batch.refused {
             // Reasons may name what they found; beyond this many kinds they are counted together.
             let known = meta.refused.len() < REASONS_MAX || meta.refused.contains_key(&refused.reason);
             let key = if known { refused.reason.clone() } else { "other".to_owned() };
             *meta.refused.entry(key).or_default() += 1;
+        }
+        if unfit > 0 {
+            *meta.refused.entry(artifact::NO_PLACE.to_owned()).or_default() += unfit as u64;
         }
         for fault in &batch.faults {
             *meta.refused.entry(format!("fault of {}", fault.plugin)).or_default() += 1;
@@ -195,7 +247,7 @@ fn show(global: &Global, meta: &RunMeta, out: &Path) {
 }
 
 fn source_text(unit: &Unit) -> String {
-    let TransportConfig::File(file) = &unit.transport;
+    let TransportConfig::File(file) = &unit.transport else { return unit.source.record.plugin.clone() };
     let name = file.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     format!("{} {name}", unit.source.record.plugin)
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hb_engine::inject::Fault;
+use serde_json::json;
 
-use super::{Done, Failure};
-use crate::artifact;
+use super::{Done, Failure, Global};
+use crate::artifact::{self, ReadError};
 use crate::diagnostic::exit;
 
 /// Arguments of `hb inject`.
@@ -33,7 +34,7 @@ pub(crate) struct InjectArgs {
 }
 
 /// Reads, damages, writes.
-pub(crate) fn inject(args: &InjectArgs) -> Done {
+pub(crate) fn inject(global: &Global, args: &InjectArgs) -> Done {
     let mut params = Vec::new();
     for p in &args.params {
         let (k, v) = p.split_once('=').ok_or_else(|| {
@@ -44,13 +45,20 @@ pub(crate) fn inject(args: &InjectArgs) -> Done {
     let (fault, target) =
         Fault::parse(&args.fault, &params).map_err(|e| Failure::usage(e, "see `hb inject --help`"))?;
     let mut records = Vec::new();
-    artifact::read_metrics(&args.input, |r| records.push(r)).map_err(|e| Failure::data(super::chain(&e)))?;
+    artifact::read_metrics(&args.input, |r| records.push(r)).map_err(|e| match &e {
+        ReadError::Io { path, source } => Failure::io(path, source),
+        ReadError::Line { .. } => Failure::artifact(&e),
+    })?;
     let before = records.len();
     let damaged = fault.apply(&target, records, args.seed);
     let file = fs::File::create(&args.output).map_err(|e| Failure::io(&args.output, &e))?;
     let mut out = BufWriter::new(file);
     artifact::write_metrics(&mut out, &damaged).map_err(|e| Failure::io(&args.output, &e))?;
     std::io::Write::flush(&mut out).map_err(|e| Failure::io(&args.output, &e))?;
-    eprintln!("{}: {before} records in, {} out", args.output.display(), damaged.len());
+    let done = json!({
+        "fault": args.fault, "input": args.input, "output": args.output, "seed": args.seed,
+        "records_in": before, "records_out": damaged.len(),
+    });
+    global.print(&done, |_| format!("{}: {before} records in, {} out\n", args.output.display(), damaged.len()));
     Ok(exit::OK)
 }

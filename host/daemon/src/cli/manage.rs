@@ -4,15 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use hb_log::sign::claimed_key_id;
 use serde::Serialize;
 
-use super::{Done, Failure, Global};
+use super::{Done, Failure, Global, STATE_FILE, chain};
+use crate::clock;
 use crate::config::{Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, exit};
 use crate::dispatch::Sinks;
 use crate::generation::Generation;
-use crate::keys::Signer;
+use crate::keys::{KeyError, Signer};
 use crate::pipeline::feed::Feed;
+use crate::pipeline::record::text_map;
+use crate::state::{Commit, NewEntry, Options, State};
 
 /// Arguments of `hb init`.
 #[derive(Args)]
@@ -25,7 +29,8 @@ pub(crate) struct InitArgs {
 /// Verbs of `hb keys`.
 #[derive(Subcommand)]
 pub(crate) enum KeysVerb {
-    /// Make the host's signing key in the state directory.
+    /// Make the host's signing key in the state directory; a log that another key signed goes on under it.
+    #[command(after_help = "Example: hb keys init")]
     Init,
 }
 
@@ -50,7 +55,7 @@ pub(crate) fn init(global: &Global, args: &InitArgs) -> Done {
     let done = Initialised {
         config: files[0].0.clone(),
         schema: files[1].0.clone(),
-        public_key: state.join("keys/host.pub"),
+        public_key: Signer::public_path(&state),
         key_id: signer.key_id(),
     };
     global.print(&done, |d| {
@@ -69,7 +74,7 @@ pub(crate) fn init(global: &Global, args: &InitArgs) -> Done {
 pub(crate) fn check(global: &Global) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
-    Sinks::open(&file)?;
+    Sinks::check(&file)?;
     generation.units.iter().try_for_each(Feed::check)?;
     let checked = Checked {
         config: file.path.clone(),
@@ -95,14 +100,35 @@ pub(crate) fn keys_init(global: &Global) -> Done {
         Some(state) => state.clone(),
         None => global.load()?.config.state,
     };
-    let signer = Signer::init(&state)?;
-    let made = Made { public_key: state.join("keys/host.pub"), key_id: signer.key_id() };
+    let signer = if state.join(STATE_FILE).exists() { renew(&state)? } else { Signer::init(&state)? };
+    let made = Made { public_key: Signer::public_path(&state), key_id: signer.key_id() };
     global.print(&made, |m| format!("wrote {} (key {})\n", m.public_key.display(), m.key_id));
     Ok(exit::OK)
 }
 
+/// A new key for a state that has lost its own. The log tells of it before it is there: none goes on under a key that
+/// it does not name.
+fn renew(dir: &Path) -> Result<Signer, Failure> {
+    let mut state = State::open(dir, Options::default())?;
+    if !matches!(Signer::load(dir), Err(KeyError::Missing(_))) {
+        return Err(KeyError::Exists(Signer::secret_path(dir)).into());
+    }
+    let signer = Signer::generate();
+    if let Some(head) = state.reader()?.checkpoint()? {
+        let before = claimed_key_id(&head.signature).map_err(|e| Failure::data(chain(&e)))?;
+        // The line that counts, without its comment.
+        let public_key = signer.public_text().lines().last().unwrap_or_default().to_owned();
+        let fields = [("key", signer.key_id()), ("public_key", public_key), ("before", before)];
+        let body = text_map(&fields.each_ref().map(|(name, value)| (*name, value.as_str())));
+        let entry = NewEntry { kind: "key".into(), time_ns: clock::now_ns(), body };
+        state.commit(Commit { entries: vec![entry], ..Commit::default() }, &signer)?;
+    }
+    signer.save(dir)?;
+    Ok(signer)
+}
+
 /// Keys that lie beside the installed plugins: whoever installs plugins there decides whom to trust.
-fn publishers(surroundings: &Surroundings) -> Vec<PathBuf> {
+pub(super) fn publishers(surroundings: &Surroundings) -> Vec<PathBuf> {
     let mut keys: Vec<PathBuf> = fs::read_dir(surroundings.plugins())
         .into_iter()
         .flatten()

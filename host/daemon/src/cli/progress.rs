@@ -1,15 +1,38 @@
-//! Progress of long work, shown only where a person looks.
+//! Progress of long work, shown only where a person looks: on a terminal.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A counter of lines on stderr; hidden when stderr is no terminal.
-pub(crate) fn lines(what: &'static str) -> ProgressBar {
+/// How often a spinner turns, ms: often enough to be seen alive.
+const TURN_MS: u64 = 100;
+
+/// Frames whose number nobody knows before; `{msg}` is for whatever else is counted.
+pub(crate) fn frames(what: &'static str) -> ProgressBar {
+    made(what, None, "{prefix} {spinner} {human_pos} frames{msg}, {per_sec}")
+}
+
+/// A share of `total` frames.
+pub(crate) fn share(what: &'static str, total: u64) -> ProgressBar {
+    made(what, Some(total), "{prefix} {wide_bar} {percent} % of {human_len} frames{msg}, {eta} left")
+}
+
+/// Work without a number: it turns by itself, until it is finished or dropped.
+pub(crate) fn busy(what: &'static str) -> ProgressBar {
+    let bar = made(what, None, "{prefix} {spinner} {elapsed}");
+    if !bar.is_hidden() {
+        bar.tick();
+        bar.enable_steady_tick(Duration::from_millis(TURN_MS));
+    }
+    bar
+}
+
+fn made(what: &'static str, total: Option<u64>, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new_spinner().with_prefix(what);
-    let style = ProgressStyle::with_template("{prefix} {spinner} {human_pos} frames, {per_sec}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    bar.with_style(style).with_prefix(what)
 }

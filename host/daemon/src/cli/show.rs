@@ -23,6 +23,7 @@ const LISTED: usize = 10;
 #[derive(Subcommand)]
 pub(crate) enum RunsVerb {
     /// List stored runs.
+    #[command(after_help = "Example: hb runs list --json")]
     List,
 }
 
@@ -30,6 +31,7 @@ pub(crate) enum RunsVerb {
 #[derive(Subcommand)]
 pub(crate) enum QuarantineVerb {
     /// Counts by source and reason, with a sample each, and dead letters by plugin.
+    #[command(after_help = "Example: hb quarantine list --json")]
     List,
 }
 

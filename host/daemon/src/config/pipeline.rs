@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::config::name::Name;
 use crate::config::read::{Fields, FromNode, Reader};
 use crate::config::secret::{SecretRef, check_settings};
+use crate::config::transport::TransportConfig;
 use crate::config::yaml::{Node, Value};
 
 /// Most workers of one normalizer: each owns a plugin instance, and beyond the cores of a machine they only wait.
@@ -30,26 +31,6 @@ pub struct SourceConfig {
     /// Secret references among the settings, in the order of the file.
     #[serde(skip)]
     pub secrets: Vec<SecretRef>,
-}
-
-/// The transports the host offers; exactly one is named.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TransportConfig {
-    /// Lines of a file.
-    File(FileTransportConfig),
-}
-
-/// Words for [`TransportConfig`].
-const TRANSPORTS: [&str; 1] = ["file"];
-
-/// Lines of a file, from the position that was committed last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FileTransportConfig {
-    /// The file; a relative path starts at the config's directory.
-    pub path: PathBuf,
-    /// Whether to wait for more at the end of the file, as `tail -F` does. Default: false, the source ends there.
-    pub follow: bool,
 }
 
 /// What gives frames their meaning.
@@ -129,36 +110,6 @@ impl FromNode for SourceConfig {
             normalizer: normalizer?,
             secrets,
         })
-    }
-}
-
-impl FromNode for TransportConfig {
-    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            reader.expected(node, "a transport with its settings, as `{ file: { path: telemetry.jsonl } }`");
-            return None;
-        };
-        let [entry] = entries.as_slice() else {
-            let d = reader.error(format!("a source has exactly one transport, found {}", entries.len()));
-            reader.push(node.at, d.help(format!("known here: {}", TRANSPORTS.join(", "))));
-            return None;
-        };
-        if entry.key == "file" {
-            return FileTransportConfig::from_node(&entry.value, reader).map(TransportConfig::File);
-        }
-        let d = reader.error(format!("unknown transport `{}`", entry.key)).suggest(&entry.key, TRANSPORTS);
-        reader.push(entry.key_at, d);
-        None
-    }
-}
-
-impl FromNode for FileTransportConfig {
-    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut f = Fields::open(node, "the file transport", reader)?;
-        let path = f.need("path", reader);
-        let follow = f.or("follow", false, reader);
-        f.close(reader);
-        Some(FileTransportConfig { path: path?, follow: follow? })
     }
 }
 

@@ -106,7 +106,7 @@ fn every_mistake_is_shown_at_its_place_with_the_way_out() {
         "{ file: { path: telemetry.jsonl } }",
         "{}",
         "a source has exactly one transport, found 0 @:4:16 | \
-         known here: file",
+         known here: file, socket, exec, mqtt",
     );
     check("path: telemetry.jsonl", "path: 7", "expected text, found the number 7 @:4:32 | put it in quotes");
     check("    normalizer: plant\n", "", "a source needs the key `normalizer` @:2:5");

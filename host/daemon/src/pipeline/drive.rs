@@ -1,14 +1,17 @@
-//! Runs units through a recorder: one after the other when their sources end, side by side when they do not.
+//! Runs units through a recorder: in order of event time when their sources end, as it comes when they do not.
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, TryRecvError};
+use crossbeam_channel::{Receiver, Select};
 use hb_log::cbor;
 
-use super::feed::{Feed, FeedLimits, Next};
+use super::feed::{Feed, FeedLimits, Next, Resume};
+use super::merge::Taking;
 use super::record::{Outcome, Recorder, cursor_name};
 use super::{Cursor, PipelineError};
 use crate::generation::Unit;
+use crate::transport::Position;
+use crate::transport::mqtt::Digest;
 
 /// Longest wait for a batch before the clocks are looked at, ms: clocks go in steps of a second, and a tenth of it is
 /// lateness nobody sees.
@@ -36,7 +39,8 @@ pub trait Watch {
     fn progress(&mut self, source: &str, frames: u64, samples: u64);
 }
 
-/// Runs the units until their sources have ended: in the order of the config, so that a run can be repeated.
+/// Runs the units until their sources have ended, in the order of event time, so that a run can be repeated. A source
+/// that fails ends, and is the error when the others have ended.
 pub fn run_once(
     recorder: &mut Recorder,
     units: &[Unit],
@@ -44,32 +48,103 @@ pub fn run_once(
     control: &Receiver<Control>,
     watch: &mut dyn Watch,
 ) -> Result<(), PipelineError> {
+    let (mut files, mut failed) = (Vec::new(), None);
     for unit in units {
-        let mut running = Running::start(recorder, unit, limits)?;
-        loop {
-            match control.try_recv() {
-                Ok(Control::Stop) => return recorder.commit(),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
-            }
-            match running.feed.next(Instant::now() + Duration::from_millis(TURN_MS)) {
-                Next::Batch(batch) => {
-                    watch.progress(&batch.source, batch.frames.len() as u64, batch.columns.len() as u64);
-                    running.last = Some(batch.cursor.clone());
-                    recorder.take(*batch)?;
-                }
-                Next::Idle => {}
-                Next::Ended => break,
-                Next::Failed(e) => return Err(e),
-            }
-            recorder.commit_when_due()?;
-            running.tell(recorder);
-            report(recorder, watch)?;
+        match Running::start(recorder, unit, limits) {
+            Ok(running) => files.push(Ending { unit, running, taking: None }),
+            Err(e) => keep_first(&mut failed, e)?,
         }
-        end(recorder, unit, running.last);
-        recorder.commit()?;
+    }
+    while !files.is_empty() {
+        if let Some(e) = fill(recorder, &mut files, control, watch)? {
+            match e {
+                Interrupted::Stop => return recorder.commit(),
+                Interrupted::Failed(e) => keep_first(&mut failed, e)?,
+            }
+        }
+        // Whoever has the oldest second goes on up to the second of the next one.
+        let key = |at: usize, file: &Ending<'_>| (file.taking.as_ref().and_then(Taking::second), at);
+        let mut order: Vec<(Option<i64>, usize)> = files.iter().enumerate().map(|(at, f)| key(at, f)).collect();
+        order.sort_unstable();
+        let Some(&(_, at)) = order.first() else { break };
+        let Some(taking) = files[at].taking.take() else { break };
+        let (part, rest) = match order.get(1) {
+            Some(&other) => taking.take(|second| (second, at) <= other),
+            None => taking.take(|_| true),
+        };
+        files[at].taking = rest;
+        files[at].running.last = Some(part.cursor.clone());
+        watch.progress(&part.source, part.frames.len() as u64, part.columns.len() as u64);
+        recorder.take(part)?;
+        recorder.commit_when_due()?;
+        files.iter_mut().for_each(|f| f.running.tell(recorder));
         report(recorder, watch)?;
     }
-    recorder.checkpoint()
+    recorder.checkpoint()?;
+    report(recorder, watch)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// A source that ends, and what of its newest batch is not taken yet.
+struct Ending<'u> {
+    unit: &'u Unit,
+    running: Running,
+    taking: Option<Taking>,
+}
+
+enum Interrupted {
+    Stop,
+    Failed(PipelineError),
+}
+
+/// Waits until each source has something to take; one that has ended is judged to its end and let go.
+fn fill(
+    recorder: &mut Recorder,
+    files: &mut Vec<Ending<'_>>,
+    control: &Receiver<Control>,
+    watch: &mut dyn Watch,
+) -> Result<Option<Interrupted>, PipelineError> {
+    let mut at = 0;
+    while let Some(file) = files.get_mut(at) {
+        if file.taking.is_some() {
+            at += 1;
+            continue;
+        }
+        if let Ok(Control::Stop) = control.try_recv() {
+            return Ok(Some(Interrupted::Stop));
+        }
+        match file.running.feed.next(Instant::now() + Duration::from_millis(TURN_MS)) {
+            Next::Batch(batch) => {
+                let before = file.running.last.clone().unwrap_or(Cursor { v: 1, ..Cursor::default() });
+                file.taking = Taking::begin(*batch, &before);
+            }
+            Next::Idle => {
+                recorder.commit_when_due()?;
+                report(recorder, watch)?;
+            }
+            Next::Ended => {
+                let file = files.remove(at);
+                end(recorder, file.unit, file.running.last);
+                recorder.commit()?;
+                report(recorder, watch)?;
+            }
+            Next::Failed(e) => {
+                files.remove(at);
+                return Ok(Some(Interrupted::Failed(e)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Notes why a source ended early; what is wrong with the store ends everything.
+fn keep_first(failed: &mut Option<PipelineError>, e: PipelineError) -> Result<(), PipelineError> {
+    if let PipelineError::State(_) = e {
+        return Err(e);
+    }
+    tracing::error!(error = %e, "a source failed; the others go on");
+    failed.get_or_insert(e);
+    Ok(())
 }
 
 /// Runs the units side by side until told to stop, or until all of them have ended. A source that fails is started
@@ -97,6 +172,9 @@ pub fn run_forever(
         }
         for source in &mut sources {
             source.tick(recorder);
+        }
+        if sources.iter().any(Source::wants_commit) {
+            recorder.commit_pending()?;
         }
         recorder.commit_when_due()?;
         for source in &mut sources {
@@ -144,7 +222,9 @@ struct Running {
 impl Running {
     fn start(recorder: &Recorder, unit: &Unit, limits: FeedLimits) -> Result<Running, PipelineError> {
         let last = resume(recorder, &unit.name)?;
-        let feed = Feed::start(unit, &recorder.book(), last.as_ref(), limits)?;
+        let delivered = delivered(recorder, &unit.name, last.as_ref())?;
+        let resume = last.as_ref().map(|cursor| Resume { cursor, delivered });
+        let feed = Feed::start(unit, &recorder.book(), resume, limits)?;
         Ok(Running { feed, last, told: recorder.commits() })
     }
 
@@ -174,7 +254,7 @@ impl<'u> Source<'u> {
         recorder.commit()?;
         match Running::start(recorder, self.unit, limits) {
             Ok(running) => self.state = SourceState::Running(running),
-            Err(e) => self.fail(&e)?,
+            Err(e) => self.fail(e)?,
         }
         Ok(())
     }
@@ -196,9 +276,13 @@ impl<'u> Source<'u> {
                 self.state = SourceState::Ended;
                 end(recorder, self.unit, last);
             }
-            Next::Failed(e) => self.fail(&e)?,
+            Next::Failed(e) => self.fail(e)?,
         }
         Ok(())
+    }
+
+    fn wants_commit(&self) -> bool {
+        matches!(&self.state, SourceState::Running(running) if running.feed.wants_commit())
     }
 
     /// Moves the source's clock on while it is silent, when a window waits for that: silence is a finding too.
@@ -209,9 +293,9 @@ impl<'u> Source<'u> {
         }
     }
 
-    fn fail(&mut self, error: &PipelineError) -> Result<(), PipelineError> {
+    fn fail(&mut self, error: PipelineError) -> Result<(), PipelineError> {
         if let PipelineError::State(_) = error {
-            return Err(PipelineError::corrupt("source", error));
+            return Err(error);
         }
         let wait_ms = (RESTART_MS << self.failures.min(16)).min(RESTART_MS_MAX);
         self.failures += 1;
@@ -267,4 +351,15 @@ fn resume(recorder: &Recorder, source: &str) -> Result<Option<Cursor>, PipelineE
     let name = cursor_name(recorder.lane(), source);
     let bytes = recorder.state().reader()?.cursor(recorder.program(), &name)?;
     bytes.map(|b| cbor::decode(&b).map_err(|e| PipelineError::corrupt("cursor", e))).transpose()
+}
+
+/// What is stored of the messages of a source's session.
+fn delivered(recorder: &Recorder, source: &str, last: Option<&Cursor>) -> Result<Vec<(u16, Digest)>, PipelineError> {
+    let position = last.map(|cursor| Position::from_bytes(&cursor.transport)).transpose();
+    match position.map_err(|e| PipelineError::corrupt("cursor", e))? {
+        Some(Position::Mqtt(position)) => {
+            Ok(recorder.state().reader()?.deliveries(recorder.program(), source, position.epoch)?)
+        }
+        _ => Ok(Vec::new()),
+    }
 }

@@ -4,24 +4,28 @@
 //! All queues are bounded: a slow engine slows the reader down.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TrySendError, bounded};
 use hb_engine::series::{SeriesDef, SeriesKind};
+use hb_log::hash::Hash;
 
 use super::journal::Columns;
 use super::series::SeriesBook;
-use super::{Cursor, Faulted, Normalized, PipelineError, Refused};
+use super::{Cursor, Faulted, Normalized, PipelineError, Refused, Stage};
 use crate::clock;
-use crate::config::TransportConfig;
-use crate::generation::{Part, Unit};
+use crate::generation::{Part, Unit, transport_options};
 use crate::plugin::{
     self, Attribute, Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, Polled, SourceInstance,
 };
-use crate::transport::{FileEvent, FileOptions, Position, Progress, RawFrames, Transport, TransportOptions};
+use crate::state::DeliveryRows;
+use crate::transport::mqtt::Digest;
+use crate::transport::{
+    Event, ExecEvent, FileEvent, Mail, MqttEvent, MqttHandle, Position, Progress, RawFrames, SocketEvent, Transport,
+    TransportOptions,
+};
 
 /// Batches between two threads: one being worked on, one waiting.
 const QUEUE_BATCHES: usize = 2;
@@ -49,6 +53,15 @@ pub struct FeedLimits {
     pub max_line_bytes: u32,
 }
 
+/// Where a source goes on.
+#[derive(Debug)]
+pub struct Resume<'c> {
+    /// Where it stood.
+    pub cursor: &'c Cursor,
+    /// What is stored of a broker's messages, by packet id.
+    pub delivered: Vec<(u16, Digest)>,
+}
+
 /// What a feed has to say.
 #[derive(Debug)]
 pub enum Next {
@@ -67,6 +80,8 @@ pub struct Feed {
     turns: Vec<Receiver<Message>>,
     turn: usize,
     control: Sender<Vec<u8>>,
+    /// Of a subscription.
+    handle: Option<MqttHandle>,
     _threads: Vec<JoinHandle<()>>,
 }
 
@@ -89,6 +104,7 @@ struct Cut {
     frames: Frames,
     refused: Vec<Refused>,
     faults: Vec<Faulted>,
+    deliveries: DeliveryRows,
     cursor: Cursor,
 }
 
@@ -105,34 +121,33 @@ impl Feed {
     pub fn start(
         unit: &Unit,
         book: &SeriesBook,
-        resume: Option<&Cursor>,
+        resume: Option<Resume<'_>>,
         limits: FeedLimits,
     ) -> Result<Feed, PipelineError> {
+        let (resume, delivered) = resume.map_or((None, Vec::new()), |r| (Some(r.cursor), r.delivered));
         let position = match resume {
             Some(cursor) => {
                 Some(Position::from_bytes(&cursor.transport).map_err(|e| PipelineError::corrupt("cursor", e))?)
             }
             None => None,
         };
-        let TransportConfig::File(file) = &unit.transport;
-        let options = FileOptions {
-            path: file.path.clone(),
-            follow: file.follow,
-            max_line_bytes: limits.max_line_bytes as usize,
-        };
-        let transport = Transport::open(TransportOptions::File(options), position.as_ref())?;
+        let options = transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)?;
+        let is_live = !matches!(&options, TransportOptions::File(file) if !file.follow);
+        let transport = Transport::open(options, position.as_ref(), delivered)?;
+        let handle = transport.handle();
         let mut source = start_source(unit, book)?;
         // What comes now is behind the end of the last run: the source ends anew, and is sealed again.
         let cursor = Cursor { ended: false, ..resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() }) };
         source.open(cursor.plugin.as_deref()).map_err(|f| plugin_failed(unit, &unit.source, f))?;
         let name: Arc<str> = unit.name.as_str().into();
+        let record = Hash::of(&unit.record());
         let (mut jobs, mut turns, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..unit.workers.max(1) {
             let (to_worker, inbox) = bounded::<Job>(QUEUE_BATCHES);
             let (to_taker, turn) = bounded::<Message>(QUEUE_BATCHES);
             let instance = start_normalizer(unit, book)?;
             let plugin = unit.normalizer.record.plugin.clone();
-            let worker = Worker { source: Arc::clone(&name), plugin, instance };
+            let worker = Worker { source: Arc::clone(&name), unit: record, plugin, instance };
             threads.push(spawn("hb-normalize", move || worker.run(&inbox, &to_taker))?);
             jobs.push(to_worker);
             turns.push(turn);
@@ -143,8 +158,7 @@ impl Feed {
             source,
             plugin: unit.source.record.plugin.clone(),
             source_name: unit.name.clone(),
-            origin: origin_of(&file.path),
-            live: file.follow,
+            is_live,
             limits,
             cursor,
             jobs,
@@ -153,10 +167,11 @@ impl Feed {
             inbox: Inbox::default(),
             refused: Vec::new(),
             faults: Vec::new(),
+            deliveries: DeliveryRows::default(),
             breaker: Breaker::default(),
         };
         threads.push(spawn("hb-source", move || reader.run())?);
-        Ok(Feed { turns, turn: 0, control, _threads: threads })
+        Ok(Feed { turns, turn: 0, control, handle, _threads: threads })
     }
 
     /// The next batch in frame order, waiting at most until `deadline`.
@@ -179,8 +194,18 @@ impl Feed {
         select.recv(&self.turns[self.turn]);
     }
 
-    /// Tells the source plugin that everything up to `cursor` is durable.
+    /// Whether the transport waits for a commit: a broker sends only so much without an acknowledgement.
+    pub fn wants_commit(&self) -> bool {
+        self.handle.as_ref().is_some_and(MqttHandle::wants_commit)
+    }
+
+    /// Tells transport and source plugin that everything up to `cursor` is durable.
     pub fn committed(&self, cursor: &Cursor) {
+        if let (Some(handle), Some(number)) = (&self.handle, cursor.message) {
+            // From here and not from the reader, which may be waiting for the very message this makes room for.
+            handle.acknowledge(number);
+            tracing::debug!(number, "acknowledged");
+        }
         let Some(position) = cursor.plugin.clone() else { return };
         match self.control.try_send(position) {
             // A later one will say more.
@@ -195,8 +220,8 @@ struct Reader {
     source: SourceInstance,
     plugin: String,
     source_name: String,
-    origin: String,
-    live: bool,
+    /// Whether frames come when they happen, and not from a record of them.
+    is_live: bool,
     limits: FeedLimits,
     cursor: Cursor,
     jobs: Vec<Sender<Job>>,
@@ -205,6 +230,7 @@ struct Reader {
     inbox: Inbox,
     refused: Vec<Refused>,
     faults: Vec<Faulted>,
+    deliveries: DeliveryRows,
     breaker: Breaker,
 }
 
@@ -213,6 +239,7 @@ struct Reader {
 struct Inbox {
     frames: Frames,
     offsets: Vec<u64>,
+    mail: Mail,
 }
 
 impl Reader {
@@ -244,13 +271,20 @@ impl Reader {
             let (frames, bytes) = (self.limits.batch_frames as usize, self.limits.batch_bytes as usize);
             match self.transport.read(frames, bytes, &mut raw)? {
                 Progress::Frames => self.fill(raw),
-                Progress::Event(event) => self.note(&event)?,
+                Progress::Event(event) => self.note(event)?,
                 Progress::Skipping => return Ok(ControlFlow::Continue(0)),
                 Progress::Idle => {
                     self.transport.wait(Instant::now() + Duration::from_millis(IDLE_MS))?;
                     return Ok(ControlFlow::Continue(0));
                 }
-                Progress::End => return Ok(ControlFlow::Break(())),
+                Progress::End => {
+                    let bytes = self.transport.rest_bytes();
+                    if bytes > 0 {
+                        let source = &self.source_name;
+                        tracing::warn!(source, bytes, "the last line has no line feed and is left for the next run");
+                    }
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
         let polled = match self.source.poll(&self.inbox.frames, self.limits.batch_frames, self.limits.batch_bytes) {
@@ -274,13 +308,24 @@ impl Reader {
     }
 
     fn fill(&mut self, raw: RawFrames) {
-        let received_ns = if self.live { clock::now_ns() } else { 0 };
+        let received_ns = if self.is_live { clock::now_ns() } else { 0 };
         self.inbox.frames.clear();
-        for frame in raw.iter() {
+        for (frame, origin) in raw.iter().zip(&raw.origins) {
             // Limits keep a batch far below what a `Frames` can hold.
-            let _ = self.inbox.frames.push(frame, received_ns, &self.origin);
+            let _ = self.inbox.frames.push(frame, received_ns, origin);
         }
         self.inbox.offsets = raw.offsets;
+        self.inbox.mail = raw.mail;
+        for (bytes, beginning) in std::mem::take(&mut self.inbox.mail.oversize) {
+            self.refuse_long(bytes, &beginning);
+        }
+    }
+
+    fn refuse_long(&mut self, bytes: u64, beginning: &[u8]) {
+        let reason = format!("line longer than {} bytes", self.limits.max_line_bytes);
+        let mut sample = format!("{bytes} bytes: ").into_bytes();
+        sample.extend_from_slice(beginning);
+        self.refused.push(refused("transport", &reason, self.cursor.line, &sample));
     }
 
     /// Counts what the plugin made of the inbox, sends it on, and keeps what it left.
@@ -294,6 +339,7 @@ impl Reader {
             let bytes = self.inbox.frames.get(*frame as usize).map_or(&[][..], |f| f.bytes);
             self.faults.push(Faulted {
                 plugin: self.plugin.clone(),
+                stage: Stage::Source,
                 ordinal: self.cursor.ordinal,
                 cause: format!("line {}: {fault}", first_line + u64::from(*frame)),
                 frame: bytes.to_vec(),
@@ -306,16 +352,22 @@ impl Reader {
             polled.consumed.get(i).copied().unwrap_or(0) < whole
         });
         let taken = left.unwrap_or(n);
-        let Position::File(mut position) = self.transport.position();
+        let mut position = self.transport.position();
+        self.take_mail(taken);
         if let Some(i) = left {
             let part = polled.consumed.get(i).copied().unwrap_or(0);
-            position.offset = self.inbox.offsets[i] + part;
+            if let Position::File(position) = &mut position {
+                position.offset = self.inbox.offsets[i] + part;
+            }
             self.keep_from(i, part as usize);
         } else {
             self.inbox.frames.clear();
             self.inbox.offsets.clear();
         }
-        self.cursor.transport = Position::File(position).to_bytes();
+        // A command knows only where all that was handed out ends.
+        if left.is_none() || !matches!(position, Position::Exec(_)) {
+            self.cursor.transport = position.to_bytes();
+        }
         self.cursor.line += taken as u64;
         if polled.cursor.is_some() {
             self.cursor.plugin = polled.cursor;
@@ -327,9 +379,27 @@ impl Reader {
         gave || taken > 0
     }
 
+    /// Notes the messages behind the first `n` frames of the inbox: they are durable together.
+    fn take_mail(&mut self, n: usize) {
+        let mail = &mut self.inbox.mail;
+        self.deliveries.settled.append(&mut mail.settled);
+        let n = n.min(mail.letters.len());
+        for (number, delivery) in mail.letters.drain(..n) {
+            self.cursor.message = Some(number);
+            if let Some(d) = delivery {
+                if self.deliveries.epoch != d.epoch {
+                    // What was of an older session is void.
+                    self.deliveries = DeliveryRows { epoch: d.epoch, ..DeliveryRows::default() };
+                }
+                self.deliveries.rows.push((d.packet_id, d.hash));
+            }
+        }
+    }
+
     /// Keeps the inbox from frame `from`, of which `part` bytes were taken.
     fn keep_from(&mut self, from: usize, part: usize) {
         let old = std::mem::take(&mut self.inbox);
+        self.inbox.mail = old.mail;
         for (i, frame) in old.frames.iter().enumerate().skip(from) {
             let skip = if i == from { part } else { 0 };
             let _ = self.inbox.frames.push(&frame.bytes[skip..], frame.received_ns, frame.origin);
@@ -337,17 +407,18 @@ impl Reader {
         }
     }
 
-    /// Something happened between two lines.
-    fn note(&mut self, event: &FileEvent) -> Result<(), PipelineError> {
+    /// Something happened between two frames.
+    fn note(&mut self, event: Event) -> Result<(), PipelineError> {
+        let source = &self.source_name;
         match event {
-            FileEvent::Oversize { offset, bytes } => {
-                let reason = format!("line longer than {} bytes", self.limits.max_line_bytes);
-                let sample = format!("{bytes} bytes at offset {offset}");
-                self.refused.push(refused("transport", &reason, self.cursor.line, sample.as_bytes()));
+            Event::File(FileEvent::Oversize { bytes, .. })
+            | Event::Socket(SocketEvent::Oversize { bytes, .. })
+            | Event::Exec(ExecEvent::Oversize { bytes, .. }) => {
+                self.refuse_long(bytes, b"");
                 self.cursor.line += 1;
             }
-            FileEvent::Truncated { .. } | FileEvent::Replaced { .. } => {
-                tracing::warn!(source = self.source_name, ?event, "the file begins anew");
+            Event::File(event) => {
+                tracing::warn!(source, ?event, "the file begins anew");
                 // What the plugin learned of the old file, a header for example, is void.
                 self.cursor.plugin = None;
                 self.source.open(None).map_err(|fault| PipelineError::Plugin {
@@ -355,6 +426,17 @@ impl Reader {
                     plugin: self.plugin.clone(),
                     fault,
                 })?;
+            }
+            // Peers come and go, and may do so a thousand times a second.
+            Event::Socket(event) => tracing::debug!(source, ?event, "a connection was closed"),
+            Event::Exec(event) => tracing::warn!(source, ?event, "the command ended"),
+            Event::Mqtt(MqttEvent::Session { epoch, lost }) => {
+                if lost {
+                    tracing::warn!(source, epoch, "the broker lost the session: messages may be missing or doubled");
+                }
+                self.cursor.transport = self.transport.position().to_bytes();
+                // The new epoch is to be durable before its messages are taken for those of the old one.
+                self.send(Frames::new());
             }
         }
         self.cursor.transport = self.transport.position().to_bytes();
@@ -364,17 +446,27 @@ impl Reader {
     fn send(&mut self, frames: Frames) {
         let first = self.cursor.ordinal;
         self.cursor.ordinal += frames.len() as u64;
+        self.cursor.taken = self.cursor.ordinal;
         let cut = Cut {
             first,
             frames,
             refused: std::mem::take(&mut self.refused),
             faults: std::mem::take(&mut self.faults),
+            deliveries: self.take_deliveries(),
             cursor: self.cursor.clone(),
         };
         let turn = self.turn;
         self.turn = (turn + 1) % self.jobs.len();
         // When nobody takes it any more, `listen` will end this thread.
         let _ = self.jobs[turn].send(Job::Batch(Box::new(cut)));
+    }
+
+    fn take_deliveries(&mut self) -> DeliveryRows {
+        let empty = DeliveryRows { epoch: self.deliveries.epoch, ..DeliveryRows::default() };
+        let rows = std::mem::replace(&mut self.deliveries, empty);
+        let is_idle = rows.rows.is_empty() && rows.settled.is_empty();
+        // Without a source there is nothing to write.
+        if is_idle { rows } else { DeliveryRows { source: self.source_name.clone(), ..rows } }
     }
 
     /// What is left over is sent, then the end is told, to the worker whose turn it is.
@@ -406,6 +498,7 @@ impl Reader {
 /// Runs one normalizer instance.
 struct Worker {
     source: Arc<str>,
+    unit: Hash,
     plugin: String,
     instance: NormalizerInstance,
 }
@@ -425,7 +518,7 @@ impl Worker {
     }
 
     fn normalize(&mut self, cut: Cut) -> Normalized {
-        let Cut { first, frames, refused: mut refused_so_far, mut faults, cursor } = cut;
+        let Cut { first, frames, refused: mut refused_so_far, mut faults, deliveries, cursor } = cut;
         let mut outcome = self.instance.run(&frames);
         let probe = first.next_multiple_of(PROBE_EVERY).wrapping_sub(first);
         if probe < frames.len() as u64
@@ -442,6 +535,7 @@ impl Worker {
         for (frame, fault) in &outcome.faults {
             faults.push(Faulted {
                 plugin: self.plugin.clone(),
+                stage: Stage::Normalizer,
                 ordinal: first + u64::from(*frame),
                 cause: fault.to_string(),
                 frame: bytes(*frame).to_vec(),
@@ -456,12 +550,14 @@ impl Worker {
         };
         Normalized {
             source: Arc::clone(&self.source),
+            unit: self.unit,
             first,
             columns,
             events: outcome.events,
             ignored: outcome.ignored.into(),
             refused: refused_so_far,
             faults,
+            deliveries,
             cursor,
             frames,
         }
@@ -533,11 +629,6 @@ fn plugin_failed(unit: &Unit, part: &Part, fault: PluginFault) -> PipelineError 
 fn refused(plugin: &str, reason: &str, ordinal: u64, frame: &[u8]) -> Refused {
     let frame = frame[..frame.len().min(SAMPLE_BYTES)].to_vec();
     Refused { plugin: plugin.to_owned(), reason: reason.to_owned(), ordinal, frame }
-}
-
-/// The file's name: what labels may be made of, and no path of this machine.
-fn origin_of(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {

@@ -1,5 +1,7 @@
 //! Raw frames as bytes: what arrived, kept so that a decision can be re-executed from the very beginning.
 
+use hb_log::hash::Hash;
+
 use crate::plugin::Frames;
 
 use super::column::{self, Cut};
@@ -7,9 +9,10 @@ use super::column::{self, Cut};
 /// Frames per block at most, so that a reader needs bounded memory.
 const BLOCK_FRAMES_MAX: u64 = 1 << 20;
 
-/// Encodes a batch.
-pub fn encode(frames: &Frames) -> Vec<u8> {
-    let mut out = Vec::with_capacity(frames.data_len() + frames.len() * 4 + 64);
+/// Encodes a batch, behind the hash of the plugins' record that say what it means.
+pub fn encode(frames: &Frames, unit: Hash) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frames.data_len() + frames.len() * 4 + 96);
+    out.extend_from_slice(unit.as_bytes());
     column::put_varint(&mut out, frames.len() as u64);
     let received: Vec<i64> = frames.iter().map(|f| f.received_ns).collect();
     column::put_deltas(&mut out, &received);
@@ -34,9 +37,10 @@ pub fn encode(frames: &Frames) -> Vec<u8> {
     out
 }
 
-/// Decodes a batch; `None` when the bytes are none.
-pub fn decode(bytes: &[u8]) -> Option<Frames> {
+/// Decodes a batch and its unit; `None` when the bytes are none.
+pub fn decode(bytes: &[u8]) -> Option<(Frames, Hash)> {
     let mut cut = Cut(bytes);
+    let unit = Hash::from_bytes(cut.array()?);
     let n = cut.varint().filter(|&n| n <= BLOCK_FRAMES_MAX)? as usize;
     let received = cut.deltas(n)?;
     let mut origins: Vec<(usize, String)> = Vec::new();
@@ -52,7 +56,7 @@ pub fn decode(bytes: &[u8]) -> Option<Frames> {
     for (length, received_ns) in lengths.into_iter().zip(received) {
         frames.push(cut.take(length)?, received_ns, origin.next()?).ok()?;
     }
-    cut.0.is_empty().then_some(frames)
+    cut.0.is_empty().then_some((frames, unit))
 }
 
 #[cfg(test)]
@@ -66,8 +70,9 @@ mod tests {
         for (bytes, t, origin) in [(&b"one"[..], 5, "a"), (b"", 3, "a"), (b"\xff\x00", i64::MAX, "b"), (b"x", 0, "a")] {
             frames.push(bytes, t, origin).unwrap();
         }
-        assert!(decode(&encode(&frames)).is_some_and(|back| back == frames));
-        assert!(decode(&encode(&Frames::new())).is_some_and(|f| f.is_empty()));
+        let unit = Hash::of(b"unit");
+        assert!(decode(&encode(&frames, unit)).is_some_and(|back| back == (frames, unit)));
+        assert!(decode(&encode(&Frames::new(), unit)).is_some_and(|(f, _)| f.is_empty()));
     }
 
     proptest! {

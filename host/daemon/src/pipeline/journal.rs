@@ -33,10 +33,12 @@ pub enum Other {
     Seal(String),
     /// A frame gave nothing because a guest failed on it: not an engine input, but part of what a replay must show.
     Fault {
-        /// Frame.
-        ordinal: u64,
-        /// Where: `normalizer`.
+        /// Source.
+        source: String,
+        /// Where: `source`, before there were frames, or `normalizer`.
         stage: String,
+        /// Frame, or the next one when there was none yet.
+        ordinal: u64,
         /// What happened.
         cause: String,
     },

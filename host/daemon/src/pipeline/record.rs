@@ -8,20 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use hb_engine::baseline::Baseline;
 use hb_engine::decision::{Decision, Severity, Status};
-use hb_engine::engine::{Core, Effect, Engine, Input, TICK_NS};
-use hb_engine::judge::Judge;
-use hb_engine::partition::World;
-use hb_engine::series::SeriesDef;
-use hb_engine::spec::EngineSpec;
+use hb_engine::engine::{Effect, Engine, Input, Refusal, TICK_NS};
+use hb_engine::partition::PartitionInput;
+use hb_engine::spec::LatePolicy;
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
-use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX, Row};
+use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
+use super::recover::{Recovered, core_name, load_baseline, recover};
 use super::series::SeriesBook;
 use super::{Normalized, PipelineError, frames};
-use crate::case::Case;
+use crate::case::{Case, Held};
 use crate::clock;
 use crate::generation::{Generation, policies_of};
 use crate::keys::Signer;
@@ -68,6 +66,8 @@ pub struct Recorder {
     engine: Engine,
     judge: PolicySet,
     book: SeriesBook,
+    /// What becomes of late samples.
+    late: LatePolicy,
     /// Series the engine knows.
     known: usize,
     /// Series the state knows.
@@ -83,6 +83,8 @@ pub struct Recorder {
     commits: u64,
     passed: Vec<Hash>,
     counters: BTreeMap<&'static str, u64>,
+    /// The newest snapshot of each asset, by the first input that is not in it.
+    snapshots: BTreeMap<String, u64>,
     /// By source, plugin and reason.
     quarantine: BTreeMap<(String, String, String), Quarantined>,
     log_size: u64,
@@ -116,6 +118,7 @@ impl Recorder {
             engine,
             judge,
             book,
+            late: generation.spec.late,
             known: stored,
             stored,
             limits,
@@ -128,11 +131,14 @@ impl Recorder {
             commits: 0,
             passed: Vec::new(),
             counters: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             quarantine: BTreeMap::new(),
             log_size,
             outcome: Outcome::default(),
             durable: Outcome::default(),
         };
+        let kept = reader.latest_snapshots(&recorder.program, lane)?;
+        recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
         recorder.turn_to(generation, &reader)?;
         drop(reader);
         recorder.commit()?;
@@ -190,7 +196,8 @@ impl Recorder {
             let to = batch.columns.ordinal.partition_point(|&o| o < fault.ordinal);
             self.feed(&batch.columns, from, to);
             from = to;
-            let cause = Other::Fault { ordinal: fault.ordinal, stage: "normalizer".into(), cause: fault.cause.clone() };
+            let (source, stage) = (batch.source.to_string(), fault.stage.as_str().to_owned());
+            let cause = Other::Fault { source, stage, ordinal: fault.ordinal, cause: fault.cause.clone() };
             self.other(Input::Fault, &cause);
             let dead = DeadRow { plugin: fault.plugin, ordinal: fault.ordinal, cause: fault.cause, frame: fault.frame };
             self.pending.dead.push(dead);
@@ -202,8 +209,11 @@ impl Recorder {
                 source: batch.source.to_string(),
                 first: batch.first,
                 count: batch.frames.len() as u32,
-                bytes: frames::encode(&batch.frames),
+                bytes: frames::encode(&batch.frames, batch.unit),
             });
+        }
+        if !batch.deliveries.source.is_empty() {
+            self.pending.deliveries.push(batch.deliveries);
         }
         let cursor = cbor::encode(&batch.cursor);
         let name = cursor_name(&self.lane, &batch.source);
@@ -240,6 +250,11 @@ impl Recorder {
     /// Commits since the start: when it grows, everything taken before is durable.
     pub fn commits(&self) -> u64 {
         self.commits
+    }
+
+    /// Commits what is pending, if anything is.
+    pub fn commit_pending(&mut self) -> Result<(), PipelineError> {
+        if self.since.is_some() { self.commit() } else { Ok(()) }
     }
 
     /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
@@ -353,10 +368,16 @@ impl Recorder {
     fn absorb(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Decision { hash, decision, bytes } => self.decided(hash, *decision, bytes),
+                Effect::Decision { hash, decision, bytes, trace } => {
+                    self.decided(hash, *decision, bytes, trace.unwrap_or_default());
+                }
                 Effect::Refused { why, ordinal, series, time_ns, value } => {
                     self.count("refused", 1);
                     let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
+                    if why == Refusal::Late && self.late == LatePolicy::SideOutput {
+                        let (plugin, cause) = ("engine".to_owned(), why.as_str().to_owned());
+                        self.pending.dead.push(DeadRow { plugin, ordinal, cause, frame: sample.clone().into_bytes() });
+                    }
                     let key = (self.columns.source.clone(), "engine".to_owned(), why.as_str().to_owned());
                     let slot = self.quarantine.entry(key).or_default();
                     slot.0 += 1;
@@ -364,6 +385,7 @@ impl Recorder {
                 }
                 Effect::Snapshot { asset, seq, hash, bytes } => {
                     // The row names the first input that is not in it.
+                    self.snapshots.insert(asset.clone(), seq + 1);
                     self.pending.snapshots.push(SnapshotRow { asset, seq: seq + 1, hash, bytes });
                 }
                 Effect::Checkpoint { bytes, .. } => {
@@ -375,7 +397,7 @@ impl Recorder {
         }
     }
 
-    fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>) {
+    fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
         self.count(counter_of(decision.status), 1);
         self.pending.decisions.push(DecisionRow {
             id: hash,
@@ -398,9 +420,20 @@ impl Recorder {
             self.pending.cases.push((case.id.clone(), cbor::encode(&case)));
             self.log("case.opened", text_map(&[("case", &case.id)]));
             self.count("cases", 1);
+            self.hold(&case, &trace);
             self.outcome.cases.push(case);
         }
         self.outcome.notable.push(decision);
+    }
+
+    /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.
+    fn hold(&mut self, case: &Case, trace: &[PartitionInput]) {
+        let Some(&snapshot_seq) = self.snapshots.get(&case.asset) else { return };
+        let bytes = cbor::encode(trace);
+        let held = Held { v: 1, snapshot_seq, inputs: Hash::of(&bytes) };
+        self.pending.pins.push((case.asset.clone(), snapshot_seq));
+        self.pending.blobs.push((held.inputs, bytes));
+        self.pending.meta.push((Held::name(&case.id), cbor::encode(&held)));
     }
 
     /// Names the unchanged PASS decisions so far in one log entry.
@@ -447,140 +480,9 @@ impl Recorder {
     }
 }
 
-/// An engine as a lane's journal left it.
-pub struct Recovered {
-    /// The engine.
-    pub engine: Engine,
-    /// The policies of its generation.
-    pub judge: PolicySet,
-    /// The series table.
-    pub book: SeriesBook,
-}
-
-/// Rebuilds a lane's engine: newest checkpoint, then the journal behind it. Effects are dropped, because the commit
-/// that holds an input holds its effects.
-pub fn recover(reader: &Reader, program: &str, lane: &str) -> Result<Recovered, PipelineError> {
-    let core = reader.meta(program, &core_name(lane))?;
-    let mut replay = Replay::begin(reader, program, lane, core.as_deref())?;
-    replay.run(reader, &mut |_, _| true)?;
-    Ok(Recovered { engine: replay.engine, judge: replay.judge, book: replay.book })
-}
-
-/// Feeds a lane's journal to an engine again.
-pub struct Replay {
-    /// The engine.
-    pub engine: Engine,
-    program: String,
-    lane: String,
-    judge: PolicySet,
-    book: SeriesBook,
-}
-
-impl Replay {
-    /// At a checkpoint (the bytes of its core), or at the very beginning.
-    pub fn begin(reader: &Reader, program: &str, lane: &str, core: Option<&[u8]>) -> Result<Self, PipelineError> {
-        let mut defs = Vec::new();
-        for (_, bytes) in reader.series(program)? {
-            defs.push(cbor::decode::<SeriesDef>(&bytes).map_err(|e| PipelineError::corrupt("series", e))?);
-        }
-        let (mut engine, mut judge) = (Engine::new(program, lane), PolicySet::default());
-        if let Some(bytes) = core {
-            let core: Core = cbor::decode(bytes).map_err(|e| PipelineError::corrupt("checkpoint", e))?;
-            let mut world = World::default();
-            if let Some(hash) = core.generation {
-                let spec = load_spec(reader, hash)?;
-                judge = policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?;
-                world.specs.insert(hash, spec);
-            }
-            for named in core.baselines.values() {
-                world.baselines.insert(named.hash, Arc::new(load_blob(reader, named.hash, "baseline")?));
-            }
-            let rows = reader.latest_snapshots(program, lane)?;
-            // A partition made after the checkpoint is made again by the journal.
-            let states: Vec<Vec<u8>> = rows.into_iter().filter(|s| s.seq <= core.seq + 1).map(|s| s.bytes).collect();
-            engine = Engine::restore(program, lane, bytes, &states, world)
-                .map_err(|e| PipelineError::corrupt("snapshot", e))?;
-        }
-        for (id, def) in defs.iter().enumerate() {
-            engine.define(id as u32, def.clone());
-        }
-        Ok(Replay { engine, program: program.to_owned(), lane: lane.to_owned(), judge, book: SeriesBook::with(defs) })
-    }
-
-    /// Feeds what follows; `seen` gets each input's effects, and the engine, and says whether to go on. Samples come
-    /// one by one when somebody looks, so that the engine can be stopped exactly behind a decision.
-    pub fn run(
-        &mut self,
-        reader: &Reader,
-        seen: &mut dyn FnMut(Vec<Effect>, &Engine) -> bool,
-    ) -> Result<(), PipelineError> {
-        self.judge = self.run_with(reader, |judge| judge, ROW_SAMPLES_MAX, seen)?;
-        Ok(())
-    }
-
-    /// Like [`Replay::run`], with a judge wrapped around the policies and samples in steps of `step`.
-    pub fn run_with<J: Judge>(
-        &mut self,
-        reader: &Reader,
-        mut wrap: impl FnMut(PolicySet) -> J,
-        step: usize,
-        seen: &mut dyn FnMut(Vec<Effect>, &Engine) -> bool,
-    ) -> Result<J, PipelineError> {
-        let mut judge = wrap(std::mem::take(&mut self.judge));
-        let from = self.engine.seq() + 1;
-        for row in reader.journal(&self.program, &self.lane, from)? {
-            let row = row?;
-            let decoded = journal::decode(&row.bytes).ok_or_else(|| PipelineError::corrupt("journal", row.seq))?;
-            match decoded {
-                Row::Samples(columns) => {
-                    let skip = from.saturating_sub(row.seq) as usize;
-                    for at in (skip..columns.len()).step_by(step) {
-                        let to = columns.len().min(at + step);
-                        let effects = self.engine.step(Input::Samples(columns.view(at, to)), &mut judge);
-                        if !seen(effects, &self.engine) {
-                            return Ok(judge);
-                        }
-                    }
-                }
-                Row::Other(other) => {
-                    let effects = match other {
-                        Other::Generation(hash) => {
-                            let spec = load_spec(reader, hash)?;
-                            judge = wrap(policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?);
-                            self.engine.step(Input::Generation(spec), &mut judge)
-                        }
-                        Other::Baseline(tag, named) => {
-                            let baseline = match named {
-                                Some(n) => Some((n.version, Arc::new(load_blob(reader, n.hash, "baseline")?))),
-                                None => None,
-                            };
-                            self.engine.step(Input::Baseline { tag: &tag, baseline }, &mut judge)
-                        }
-                        Other::Tick(source, now_ns) => {
-                            self.engine.step(Input::Tick { source: &source, now_ns }, &mut judge)
-                        }
-                        Other::Seal(source) => self.engine.step(Input::Seal { source: &source }, &mut judge),
-                        Other::Fault { .. } => self.engine.step(Input::Fault, &mut judge),
-                    };
-                    if !seen(effects, &self.engine) {
-                        return Ok(judge);
-                    }
-                }
-            }
-        }
-        Ok(judge)
-    }
-}
-
 /// Key of a source's cursor: lanes do not share positions.
 pub fn cursor_name(lane: &str, source: &str) -> String {
     format!("{lane}/{source}")
-}
-
-/// Loads a baseline by version.
-pub fn load_baseline(reader: &Reader, program: &str, version: u32) -> Result<Arc<Baseline>, PipelineError> {
-    let row = reader.baseline(program, version)?.ok_or_else(|| PipelineError::corrupt("baseline", version))?;
-    Ok(Arc::new(load_blob(reader, row.hash, "baseline")?))
 }
 
 /// Body of the log entry that records a decision in full.
@@ -609,10 +511,6 @@ pub fn text_map(fields: &[(&str, &str)]) -> Value {
     Value::Map(fields.iter().map(|(k, v)| (Value::Text((*k).into()), Value::Text((*v).into()))).collect())
 }
 
-fn core_name(lane: &str) -> String {
-    format!("core/{lane}")
-}
-
 fn counter_of(status: Status) -> &'static str {
     match status {
         Status::Pass => "decisions.pass",
@@ -621,13 +519,4 @@ fn counter_of(status: Status) -> &'static str {
         Status::Error => "decisions.error",
         Status::Fail => "decisions.fail",
     }
-}
-
-fn load_spec(reader: &Reader, hash: Hash) -> Result<Arc<EngineSpec>, PipelineError> {
-    Ok(Arc::new(load_blob(reader, hash, "generation")?))
-}
-
-fn load_blob<T: serde::de::DeserializeOwned>(reader: &Reader, hash: Hash, what: &str) -> Result<T, PipelineError> {
-    let bytes = reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))?;
-    cbor::decode(&bytes).map_err(|e| PipelineError::corrupt(what, e))
 }

@@ -26,6 +26,8 @@ pub struct Commit {
     pub pins: Vec<(String, u64)>,
     /// Resume positions by source, after this commit.
     pub cursors: Vec<(String, Vec<u8>)>,
+    /// How messages of brokers are recognised when they come again.
+    pub deliveries: Vec<DeliveryRows>,
     /// Resume positions by source, as they must be before it; otherwise the commit is refused as a duplicate.
     pub expect_cursors: Vec<(String, Option<Vec<u8>>)>,
     /// Telemetry that was refused: counted, with a few samples.
@@ -48,6 +50,19 @@ pub struct Commit {
     pub tags: Vec<(String, u32)>,
     /// Small values by name; the last one written stands.
     pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// Messages of one source: what becomes of its table of packet ids. Rows of earlier epochs go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeliveryRows {
+    /// The source.
+    pub source: String,
+    /// Session epoch.
+    pub epoch: u64,
+    /// Packet ids whose rows go first.
+    pub settled: Vec<u16>,
+    /// Packet ids and what their messages were.
+    pub rows: Vec<(u16, [u8; 16])>,
 }
 
 /// A run of journal inputs.

@@ -20,7 +20,7 @@ const HEAD_KEY: &str = "log_head";
 
 macro_rules! tables {
     ($each:ident) => {
-        $each!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS QUARANTINE
+        $each!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
             SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS META HOST)
     };
 }
@@ -82,6 +82,12 @@ fn golden_commit() -> Commit {
             bytes: text("snap"),
         }],
         pins: vec![("motor".to_owned(), 3)],
+        deliveries: vec![DeliveryRows {
+            source: "live/s".to_owned(),
+            epoch: 3,
+            settled: vec![1],
+            rows: vec![(7, [0xab; 16])],
+        }],
         cursors: vec![("mqtt".to_owned(), text("at 8"))],
         expect_cursors: vec![("mqtt".to_owned(), None)],
         quarantine: vec![QuarantineRow {

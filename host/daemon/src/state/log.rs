@@ -204,15 +204,6 @@ impl Reader {
         self.with_nodes(|nodes| tree::inclusion_proof(index, size, nodes))
     }
 
-    /// The hashes that show that the log at size `old` is the beginning of the log at size `new`.
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, StateError> {
-        let count = self.entry_count()?;
-        if old > new || new > count {
-            return Err(refused("log_tiles", format!("no proof from size {old} to {new} of {count}")));
-        }
-        self.with_nodes(|nodes| tree::consistency_proof(old, new, nodes))
-    }
-
     /// The root of the log as it was at `size`.
     pub fn root_at(&self, size: u64) -> Result<Hash, StateError> {
         let count = self.entry_count()?;

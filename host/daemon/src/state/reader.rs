@@ -3,7 +3,7 @@
 //! Keep it short-lived all the same: pages that a reader still sees cannot be used again.
 
 use hb_log::hash::Hash;
-use redb::{Key, ReadTransaction, ReadableTableMetadata, TableDefinition};
+use redb::{Key, ReadTransaction};
 
 use super::block::{Block, Blocks};
 use super::commit::{DecisionRow, FrameBlock, JournalRow, SnapshotRow};
@@ -33,6 +33,8 @@ pub struct DecisionFilter {
     pub to_ns: Option<i64>,
     /// Only decisions made at or after this journal sequence number.
     pub from_seq: u64,
+    /// Only decisions made at or before it.
+    pub to_seq: Option<u64>,
     /// Newest first.
     pub newest_first: bool,
 }
@@ -85,16 +87,6 @@ impl Reader {
             .map(|block| block.map(|Block { at, count, bytes }| JournalRow { seq: at, count, bytes })))
     }
 
-    /// The sequence number the lane's next input gets; 0 for a new lane.
-    pub fn journal_end(&self, program: &str, lane: &str) -> Result<u64, StateError> {
-        let table = self.txn.open_table(tables::JOURNAL)?;
-        let last = table.range((program, lane, 0, 0)..=(program, lane, u64::MAX, u16::MAX))?.next_back();
-        let Some(last) = last else { return Ok(0) };
-        let first = last?.0.value().2;
-        let rows = table.range((program, lane, first, 0)..=(program, lane, first, u16::MAX))?;
-        end_of(Blocks::new("journal", rows, |key| (key.2, key.3)))
-    }
-
     /// The blocks that hold a source's frames `from..to`, in order; the first and last may hold more.
     pub fn frames(
         &self,
@@ -116,37 +108,6 @@ impl Reader {
         Ok(overlapping(Blocks::new("frames", rows, |key| (key.3, key.4)), from).map(move |block| {
             block.map(|Block { at, count, bytes }| FrameBlock { source: source.clone(), first: at, count, bytes })
         }))
-    }
-
-    /// The ordinal a source's next frame gets; 0 for a new source.
-    pub fn frames_end(&self, program: &str, lane: &str, source: &str) -> Result<u64, StateError> {
-        let table = self.txn.open_table(tables::FRAMES)?;
-        let last =
-            table.range((program, lane, source, 0, 0)..=(program, lane, source, u64::MAX, u16::MAX))?.next_back();
-        let Some(last) = last else { return Ok(0) };
-        let first = last?.0.value().3;
-        let rows = table.range((program, lane, source, first, 0)..=(program, lane, source, first, u16::MAX))?;
-        end_of(Blocks::new("frames", rows, |key| (key.3, key.4)))
-    }
-
-    /// The sources that have frames in a lane.
-    pub fn frame_sources(&self, program: &str, lane: &str) -> Result<Vec<String>, StateError> {
-        let table = self.txn.open_table(tables::FRAMES)?;
-        let mut sources: Vec<String> = Vec::new();
-        loop {
-            // Skips from source to source instead of walking every fragment.
-            let next = match sources.last() {
-                None => table.range((program, lane, "", 0, 0)..)?.next(),
-                Some(last) => table.range((program, lane, last.as_str(), u64::MAX, u16::MAX)..)?.next(),
-            };
-            let Some(row) = next else { return Ok(sources) };
-            let row = row?;
-            let key = row.0.value();
-            if (key.0, key.1) != (program, lane) {
-                return Ok(sources);
-            }
-            sources.push(key.2.to_owned());
-        }
     }
 
     /// Every series of a program, by id.
@@ -204,7 +165,9 @@ impl Reader {
         filter: DecisionFilter,
     ) -> Result<impl Iterator<Item = Result<DecisionRow, StateError>> + use<>, StateError> {
         let table = self.txn.open_table(tables::DECISIONS)?;
-        let mut rows = table.range((program, lane, filter.from_seq, 0)..=(program, lane, u64::MAX, u32::MAX))?;
+        let mut rows = table.range(
+            (program, lane, filter.from_seq, 0)..=(program, lane, filter.to_seq.unwrap_or(u64::MAX), u32::MAX),
+        )?;
         Ok(std::iter::from_fn(move || {
             loop {
                 let row = if filter.newest_first { rows.next_back() } else { rows.next() }?;
@@ -269,6 +232,21 @@ impl Reader {
         Ok(Some(Take::new("cursors", &key, value.value())?.rest().to_vec()))
     }
 
+    /// What is known of a source's messages in a session: packet ids and digests.
+    pub fn deliveries(&self, program: &str, source: &str, epoch: u64) -> Result<Vec<(u16, [u8; 16])>, StateError> {
+        let table = self.txn.open_table(tables::DELIVERIES)?;
+        let host = self.identity.host_id.as_str();
+        let mut rows = Vec::new();
+        for row in table.range((program, host, source, epoch, 0)..=(program, host, source, epoch, u16::MAX))? {
+            let (key, value) = row?;
+            let key = key.value();
+            let digest = Take::new("deliveries", &key, value.value())?.rest();
+            let digest = digest.try_into().map_err(|_| corrupt("deliveries", &key, "not 16 bytes"))?;
+            rows.push((key.4, digest));
+        }
+        Ok(rows)
+    }
+
     /// Every cursor of a program, by source.
     pub fn cursors(&self, program: &str) -> Result<Vec<(String, Vec<u8>)>, StateError> {
         let table = self.txn.open_table(tables::CURSORS)?;
@@ -291,25 +269,6 @@ impl Reader {
     pub fn commits(&self) -> Result<u64, StateError> {
         host::commits(&self.txn.open_table(tables::HOST)?)
     }
-
-    /// Rows per table, for `hb` to show; a block counts once per fragment.
-    pub fn rows(&self) -> Result<Vec<(&'static str, u64)>, StateError> {
-        Ok(vec![
-            ("journal", self.len(tables::JOURNAL)?),
-            ("frames", self.len(tables::FRAMES)?),
-            ("series", self.len(tables::SERIES)?),
-            ("decisions", self.len(tables::DECISIONS)?),
-            ("log_entries", self.len(tables::ENTRIES)?),
-            ("snapshots", self.len(tables::SNAPSHOTS)?),
-            ("dead_letters", self.len(tables::DEAD)?),
-            ("blobs", self.len(tables::BLOBS)?),
-            ("cases", self.len(tables::CASES)?),
-        ])
-    }
-
-    fn len<K: Key + 'static>(&self, table: TableDefinition<'_, K, &'static [u8]>) -> Result<u64, StateError> {
-        Ok(self.txn.open_table(table)?.len()?)
-    }
 }
 
 /// Leaves out blocks that end before `from`: the one found by looking back may.
@@ -318,10 +277,6 @@ fn overlapping<K: Key + 'static>(blocks: Blocks<K>, from: u64) -> impl Iterator<
         Ok(block) => block.at + u64::from(block.count) > from,
         Err(_) => true,
     })
-}
-
-fn end_of<K: Key + 'static>(blocks: Blocks<K>) -> Result<u64, StateError> {
-    Ok(only(blocks)?.map_or(0, |block| block.at + u64::from(block.count)))
 }
 
 pub(super) fn only<K: Key + 'static>(mut blocks: Blocks<K>) -> Result<Option<Block>, StateError> {

@@ -35,6 +35,9 @@ pub(super) const SNAPSHOT_IDS: TableDefinition<'_, (Text, Text, Text, u64), Byte
 pub(super) const PINS: TableDefinition<'_, (Text, Text, Text, u64), Bytes> = TableDefinition::new("pins");
 /// (program, host id, source, epoch) -> resume position.
 pub(super) const CURSORS: TableDefinition<'_, (Text, Text, Text, u32), Bytes> = TableDefinition::new("cursors");
+/// (program, host id, source, session epoch, packet id) -> digest of the message.
+pub(super) const DELIVERIES: TableDefinition<'_, (Text, Text, Text, u64, u16), Bytes> =
+    TableDefinition::new("deliveries");
 /// (program, source, reason) -> count, plugin.
 pub(super) const QUARANTINE: TableDefinition<'_, (Text, Text, Text), Bytes> = TableDefinition::new("quarantine");
 /// (program, plugin, number, fragment) -> fragment of a refused frame.
@@ -68,7 +71,7 @@ pub(super) fn create_all(txn: &redb::WriteTransaction) -> Result<(), redb::Table
     macro_rules! create {
         ($($table:ident)*) => { $(txn.open_table($table)?;)* };
     }
-    create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS QUARANTINE
+    create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
         SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS META HOST);
     Ok(())
 }

@@ -1,19 +1,28 @@
 //! Applies one commit to one write transaction; nothing here decides whether it becomes durable.
 
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Options;
 use super::block::{Packer, head_count};
-use super::commit::{BaselineRow, Commit, DecisionRow, FrameBlock, JournalRow, QuarantineRow, SnapshotRow};
+use super::commit::{
+    BaselineRow, Commit, DecisionRow, DeliveryRows, FrameBlock, JournalRow, QuarantineRow, SnapshotRow,
+};
 use super::error::StateError;
 use super::host::Identity;
 use super::ring::{Ring, RingCap};
 use super::tables;
 use super::value::{Put, Take};
 
-/// Reasons kept apart per source; a plugin that puts values into its reasons must not fill the table.
+/// Reasons kept apart per source as they are worded: most sources have a handful. A plugin that puts values into its
+/// reasons must not fill the table; what goes beyond is counted by class, see [`class_of`].
 const QUARANTINE_REASONS: usize = 256;
-/// Where further reasons of such a source are counted.
+/// Classes kept per source beyond that: as many kinds of mistakes as anybody will read.
+const QUARANTINE_CLASSES: usize = 256;
+/// Where the reasons of a source are counted whose classes are too many as well.
 const QUARANTINE_OTHER: &str = "other";
 
 /// One commit on its way into one transaction.
@@ -45,7 +54,28 @@ impl Writer<'_> {
         self.named(tables::RUNS, &commit.runs)?;
         self.named(tables::CASES, &commit.cases)?;
         self.named(tables::META, &commit.meta)?;
+        self.deliveries(&commit.deliveries)?;
         self.cursors(&commit.cursors)
+    }
+
+    fn deliveries(&self, all: &[DeliveryRows]) -> Result<(), StateError> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let (program, host) = (self.program, self.identity.host_id.as_str());
+        let mut table = self.txn.open_table(tables::DELIVERIES)?;
+        for DeliveryRows { source, epoch, settled, rows } in all {
+            let source = source.as_str();
+            table.retain_in((program, host, source, 0, 0)..(program, host, source, *epoch, 0), |_, _| false)?;
+            for packet in settled {
+                table.remove((program, host, source, *epoch, *packet))?;
+            }
+            for (packet, digest) in rows {
+                let value = Put::new().rest(digest).done();
+                table.insert((program, host, source, *epoch, *packet), value.as_slice())?;
+            }
+        }
+        Ok(())
     }
 
     fn check_cursors(&self, expected: &[(String, Option<Vec<u8>>)]) -> Result<(), StateError> {
@@ -222,29 +252,35 @@ impl Writer<'_> {
         let mut samples = self.txn.open_table(tables::SAMPLES)?;
         let mut rings = self.txn.open_table(tables::RINGS)?;
         let cap = RingCap { bytes: self.options.quarantine_cap_bytes, items: self.options.quarantine_cap_items };
+        // Rows of a source, counted once per commit; and the rows that have a sample of this commit already.
+        let (mut known, mut sampled) = (BTreeMap::new(), BTreeSet::new());
         for row in rows {
-            let mut key = (self.program, row.source.as_str(), row.reason.as_str());
-            if counts.get(key)?.is_none() {
-                let reasons = counts.range((self.program, key.1, "")..)?;
-                let same = |row: &Result<(redb::AccessGuard<'_, _>, _), _>| match row {
-                    Ok((stored, _)) => {
-                        let stored: (&str, &str, &str) = stored.value();
-                        (stored.0, stored.1) == (key.0, key.1)
-                    }
-                    Err(_) => true,
-                };
-                if reasons.take_while(same).count() >= QUARANTINE_REASONS {
-                    key.2 = QUARANTINE_OTHER;
+            let source = row.source.as_str();
+            let reasons = match known.entry(source) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(count_reasons(&counts, self.program, source)?),
+            };
+            let mut reason = Cow::Borrowed(row.reason.as_str());
+            if *reasons >= QUARANTINE_REASONS && counts.get((self.program, source, &*reason))?.is_none() {
+                reason = Cow::Owned(class_of(&row.reason));
+                let full = *reasons >= QUARANTINE_REASONS + QUARANTINE_CLASSES;
+                if full && counts.get((self.program, source, &*reason))?.is_none() {
+                    reason = Cow::Borrowed(QUARANTINE_OTHER);
                 }
             }
+            let key = (self.program, source, &*reason);
             let before = match counts.get(key)? {
                 Some(value) => Take::new("quarantine", &key, value.value())?.u64()?,
                 None => 0,
             };
+            *reasons += usize::from(before == 0);
             let value = Put::new().u64(before.saturating_add(row.count)).text(&row.plugin).done();
             counts.insert(key, value.as_slice())?;
-            if let Some((ordinal, frame)) = &row.sample {
-                let sample = Put::new().u64(*ordinal).text(&row.source).text(&row.reason).rest(frame).done();
+            // Many reasons of one class come together; one sample shows what they are.
+            if let Some((ordinal, frame)) = &row.sample
+                && sampled.insert((source, row.plugin.as_str(), reason.clone()))
+            {
+                let sample = Put::new().u64(*ordinal).text(source).text(&reason).rest(frame).done();
                 Ring::open("quarantine_samples", &mut rings, &mut samples, self.program, &row.plugin, cap)?
                     .push(self.packer, &sample)?;
             }
@@ -356,6 +392,46 @@ impl Writer<'_> {
     }
 }
 
+/// Reasons a source has rows for.
+fn count_reasons(
+    counts: &Table<'_, (&'static str, &'static str, &'static str), &'static [u8]>,
+    program: &str,
+    source: &str,
+) -> Result<usize, StateError> {
+    let mut reasons = 0;
+    for row in counts.range((program, source, "")..)? {
+        let (key, _) = row?;
+        let (owner, of, _) = key.value();
+        if (owner, of) != (program, source) {
+            break;
+        }
+        reasons += 1;
+    }
+    Ok(reasons)
+}
+
+/// What a reason is about, without its values: text between backticks becomes `…`, a run of digits `N`.
+fn class_of(reason: &str) -> String {
+    let mut class = String::with_capacity(reason.len());
+    let mut rest = reason;
+    while let Some(at) = rest.find(|c: char| c == '`' || c.is_ascii_digit()) {
+        class.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let quoted = rest.strip_prefix('`').and_then(|inner| inner.split_once('`'));
+        if let Some((_, behind)) = quoted {
+            class.push_str("`…`");
+            rest = behind;
+        } else if let Some(behind) = rest.strip_prefix('`') {
+            class.push('`');
+            rest = behind;
+        } else {
+            class.push('N');
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+    }
+    class + rest
+}
+
 /// Inserts a row that never changes; says whether it is new. Writing the same again is fine, something else is not.
 fn insert_once<K: redb::Key + 'static>(
     table: &mut Table<'_, K, &'static [u8]>,
@@ -386,4 +462,26 @@ fn refuse_overlap(table: &'static str, end: Option<u64>, first: u64, count: u32)
 
 pub(super) fn refused(table: &'static str, what: String) -> StateError {
     StateError::Refused { table, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::class_of;
+
+    #[test]
+    fn a_class_has_no_values() {
+        for (reason, class) in [
+            ("", ""),
+            ("late", "late"),
+            ("field `v`: `1e999` is too large", "field `…`: `…` is too large"),
+            ("csv row: 2 cells, but the header names 13 columns", "csv row: N cells, but the header names N columns"),
+            ("at 1.5 s, x2y", "at N.N s, xNy"),
+            ("`ä` and ü7", "`…` and üN"),
+            ("an open ` and 12", "an open ` and N"),
+            ("``", "`…`"),
+        ] {
+            assert_eq!(class_of(reason), class);
+            assert_eq!(class_of(class), class, "a class is its own class");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hb_log::hash::Hash;
@@ -39,6 +40,9 @@ pub struct FileOptions {
     pub path: PathBuf,
     /// Whether to wait for more at its end. A last line without line feed is then held back until it is complete.
     pub follow: bool,
+    /// Whether nobody writes to it any more, so that a last line without line feed is complete. Otherwise it is left for
+    /// the next time: `12` may be the beginning of `1234.5`.
+    pub whole: bool,
     /// Longest line in bytes.
     pub max_line_bytes: usize,
 }
@@ -139,6 +143,8 @@ impl FileError {
 #[derive(Debug)]
 pub struct FileTransport {
     options: FileOptions,
+    /// The file's name: what labels may be made of, and no path of this machine.
+    origin: Arc<str>,
     file: File,
     identity: Identity,
     epoch: u64,
@@ -186,8 +192,10 @@ impl FileTransport {
             }
         }
         let identity = identify(&file, &meta, HEAD_BYTES).map_err(failed)?;
+        let origin = options.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()).into();
         let mut transport = FileTransport {
             options,
+            origin,
             file,
             identity,
             epoch,
@@ -212,11 +220,11 @@ impl FileTransport {
         let mut skip_left = MAX_SKIP_BYTES;
         loop {
             if let Some(event) = self.pending.take() {
-                return Ok(Progress::Event(event));
+                return Ok(Progress::Event(event.into()));
             }
             if self.skipped.is_some() {
                 if let Some(event) = self.skip_buffered() {
-                    return Ok(Progress::Event(event));
+                    return Ok(Progress::Event(event.into()));
                 }
             } else if self.take_lines(max_frames, max_bytes, out) {
                 return Ok(Progress::Frames);
@@ -289,7 +297,7 @@ impl FileTransport {
 
     /// Hands out the complete lines in the buffer. True when the batch is full or a line that is too long comes next.
     fn take_lines(&mut self, max_frames: usize, max_bytes: usize, out: &mut RawFrames) -> bool {
-        let FileTransport { buffer, start, searched, offset, .. } = self;
+        let FileTransport { buffer, start, searched, offset, origin, .. } = self;
         let from = *searched;
         for at in memchr::memchr_iter(b'\n', &buffer[from..self.end]).map(|i| from + i) {
             let length = at - *start;
@@ -300,7 +308,7 @@ impl FileTransport {
                 return !out.is_empty();
             }
             let line = &buffer[*start..at];
-            out.push(*offset, line.strip_suffix(b"\r").unwrap_or(line));
+            out.push(origin, *offset, line.strip_suffix(b"\r").unwrap_or(line));
             *offset += length as u64 + 1;
             *start = at + 1;
         }
@@ -360,12 +368,19 @@ impl FileTransport {
         Ok(got)
     }
 
-    /// The end of a file that is not followed: a last line without line feed counts.
+    /// Bytes behind the last line feed that were read and are left for the next time.
+    pub fn rest_bytes(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The end of a file that nobody writes to any more, or that is not followed.
     fn finish(&mut self, out: &mut RawFrames) -> Progress {
-        if let Some(bytes) = self.skipped {
-            return Progress::Event(self.end_skip(bytes, 0));
+        // A file that was followed and is now replaced gets nothing more.
+        let whole = self.options.whole || self.options.follow;
+        if let Some(bytes) = self.skipped.filter(|_| whole) {
+            return Progress::Event(self.end_skip(bytes, 0).into());
         }
-        if self.end > self.start {
+        if whole && self.end > self.start {
             self.take_rest(out);
         }
         if out.is_empty() { Progress::End } else { Progress::Frames }
@@ -374,7 +389,7 @@ impl FileTransport {
     /// Hands out what is left in the buffer as a line.
     fn take_rest(&mut self, out: &mut RawFrames) {
         let line = &self.buffer[self.start..self.end];
-        out.push(self.offset, line.strip_suffix(b"\r").unwrap_or(line));
+        out.push(&self.origin, self.offset, line.strip_suffix(b"\r").unwrap_or(line));
         self.offset += line.len() as u64;
         (self.start, self.searched) = (self.end, self.end);
     }

@@ -2,6 +2,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 
 use super::*;
+use crate::transport::Event;
 
 const MAX_LINE: usize = 100;
 
@@ -25,7 +26,7 @@ impl Kit {
     }
 
     fn open(&self, follow: bool, resume: Option<&FilePosition>) -> FileTransport {
-        let options = FileOptions { path: self.path(), follow, max_line_bytes: MAX_LINE };
+        let options = FileOptions { path: self.path(), follow, whole: true, max_line_bytes: MAX_LINE };
         FileTransport::open(options, resume).unwrap()
     }
 }
@@ -41,7 +42,8 @@ fn drain(t: &mut FileTransport) -> String {
                 let lines = frames.iter().zip(&frames.offsets);
                 seen.extend(lines.map(|(line, at)| format!("{at}:{}", String::from_utf8_lossy(line))));
             }
-            Progress::Event(event) => seen.push(format!("[{event:?}]")),
+            Progress::Event(Event::File(event)) => seen.push(format!("[{event:?}]")),
+            Progress::Event(other) => panic!("{other:?}"),
             Progress::Skipping => seen.push("[Skipping]".into()),
             Progress::Idle => seen.push("idle".into()),
             Progress::End => seen.push("end".into()),
@@ -198,7 +200,8 @@ fn a_file_that_was_short_when_it_was_left_is_still_known_when_it_has_grown() {
 fn what_is_no_readable_file_says_so() {
     let kit = Kit::new("");
     let open = |path: PathBuf| {
-        let e = FileTransport::open(FileOptions { path, follow: false, max_line_bytes: 1 }, None).unwrap_err();
+        let e =
+            FileTransport::open(FileOptions { path, follow: false, whole: true, max_line_bytes: 1 }, None).unwrap_err();
         assert!(!e.help().is_empty());
         e
     };

@@ -1,0 +1,183 @@
+//! The ways bytes come in, as the config names them: each source has exactly one.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::read::{Fields, FromNode, Reader};
+use crate::config::secret::SecretRef;
+use crate::config::yaml::{Node, Value};
+
+/// Most connections of one socket: more than a machine may have files open is no use.
+pub const MAX_CONNECTIONS: u32 = 65_536;
+
+/// The transports the host offers; exactly one is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportConfig {
+    /// Lines of a file.
+    File(FileTransportConfig),
+    /// Frames that peers send to a socket.
+    Socket(SocketTransportConfig),
+    /// Lines that a command writes.
+    Exec(ExecTransportConfig),
+    /// Messages of a broker.
+    Mqtt(MqttTransportConfig),
+}
+
+/// Words for [`TransportConfig`].
+const TRANSPORTS: [&str; 4] = ["file", "socket", "exec", "mqtt"];
+
+/// Lines of a file, from the position that was committed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileTransportConfig {
+    /// The file; a relative path starts at the config's directory.
+    pub path: PathBuf,
+    /// Whether to wait for more at the end of the file, as `tail -F` does. Default: false, the source ends there.
+    pub follow: bool,
+}
+
+/// Datagrams or streams that peers send: at most once across a crash, since a socket cannot be asked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SocketTransportConfig {
+    /// `udp://IP:PORT`, `tcp://IP:PORT`, `unix:///PATH` (datagrams) or `unix-stream:///PATH`.
+    pub listen: String,
+    /// How streams are cut: `auto` (default), `newline` or `octet_count`. A datagram is one frame.
+    pub framing: String,
+    /// Connections at a time, 1 to 65,536. Default: 1,024.
+    pub max_connections: u32,
+}
+
+/// A command whose lines are frames, such as `[journalctl, -f, -o, json]`; it is started again when it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExecTransportConfig {
+    /// The command and its arguments; no shell.
+    pub argv: Vec<String>,
+    /// Field of each line, a JSON object, that says where to go on: `__CURSOR` for journald. Default: none.
+    pub cursor_field: Option<String>,
+    /// Argument that makes the command go on there, as `--after-cursor={}`. Default: none.
+    pub cursor_argument: Option<String>,
+}
+
+/// Messages of an MQTT broker: at least once from the broker, and exactly once into the state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MqttTransportConfig {
+    /// `tcp://HOST:PORT` or `tls://HOST:PORT`; without a port 1883 and 8883.
+    pub broker: String,
+    /// Topic filters, with `+` and `#`.
+    pub topics: Vec<String>,
+    /// 0 or 1; 2 is subscribed as 1. Default: 1.
+    pub qos: u8,
+    /// `3.1.1` or `5`. Default: `5`.
+    pub version: String,
+    /// Stable and unique at the broker: its session is kept under it. Default: `hb-<program>-<source>`.
+    pub client_id: Option<String>,
+    /// User name. Default: none.
+    pub user: Option<String>,
+    /// Password, as a secret reference. Default: none.
+    #[serde(skip)]
+    pub password: Option<SecretRef>,
+    /// Certificate authorities, PEM. Default with `tls://`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM. Default: none.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, PEM. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// Seconds between signs of life, 5 to 3,600. Default: 30.
+    pub keep_alive_sec: u16,
+    /// Messages the broker sends without acknowledgement (mosquitto: `max_inflight_messages`), 1 to 65,535; half of it
+    /// makes a commit. Default: 20, mosquitto's own.
+    pub in_flight_window: u16,
+}
+
+impl FromNode for TransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            reader.expected(node, "a transport with its settings, as `{ file: { path: telemetry.jsonl } }`");
+            return None;
+        };
+        let [entry] = entries.as_slice() else {
+            let d = reader.error(format!("a source has exactly one transport, found {}", entries.len()));
+            reader.push(node.at, d.help(format!("known here: {}", TRANSPORTS.join(", "))));
+            return None;
+        };
+        match entry.key.as_str() {
+            "file" => FileTransportConfig::from_node(&entry.value, reader).map(TransportConfig::File),
+            "socket" => SocketTransportConfig::from_node(&entry.value, reader).map(TransportConfig::Socket),
+            "exec" => ExecTransportConfig::from_node(&entry.value, reader).map(TransportConfig::Exec),
+            "mqtt" => MqttTransportConfig::from_node(&entry.value, reader).map(TransportConfig::Mqtt),
+            other => {
+                let d = reader.error(format!("unknown transport `{other}`")).suggest(other, TRANSPORTS);
+                reader.push(entry.key_at, d);
+                None
+            }
+        }
+    }
+}
+
+impl FromNode for FileTransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "the file transport", reader)?;
+        let path = f.need("path", reader);
+        let follow = f.or("follow", false, reader);
+        f.close(reader);
+        Some(FileTransportConfig { path: path?, follow: follow? })
+    }
+}
+
+impl FromNode for SocketTransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "the socket transport", reader)?;
+        let listen = f.need("listen", reader);
+        let words = ["auto", "newline", "octet_count"].map(|word| (word, word));
+        let framing = f.choice("framing", "auto", &words, reader);
+        let max_connections = f.whole("max_connections", 1_024, &(1..=MAX_CONNECTIONS), reader);
+        f.close(reader);
+        Some(SocketTransportConfig { listen: listen?, framing: framing?.to_owned(), max_connections: max_connections? })
+    }
+}
+
+impl FromNode for ExecTransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "the exec transport", reader)?;
+        let argv: Option<Vec<String>> = f.need("argv", reader);
+        let cursor_field: Option<Option<String>> = f.optional("cursor_field", reader);
+        let cursor_argument: Option<Option<String>> = f.optional("cursor_argument", reader);
+        f.close(reader);
+        Some(ExecTransportConfig { argv: argv?, cursor_field: cursor_field?, cursor_argument: cursor_argument? })
+    }
+}
+
+impl FromNode for MqttTransportConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut f = Fields::open(node, "the mqtt transport", reader)?;
+        let broker = f.need("broker", reader);
+        let topics = f.need("topics", reader);
+        let qos = f.whole("qos", 1, &(0..=2), reader);
+        let versions = ["5", "3.1.1"].map(|word| (word, word));
+        let version = f.choice("version", "5", &versions, reader);
+        let client_id: Option<Option<String>> = f.optional("client_id", reader);
+        let user: Option<Option<String>> = f.optional("user", reader);
+        let password: Option<Option<SecretRef>> = f.optional("password", reader);
+        let ca_file: Option<Option<PathBuf>> = f.optional("ca_file", reader);
+        let cert_file: Option<Option<PathBuf>> = f.optional("cert_file", reader);
+        let key_file: Option<Option<PathBuf>> = f.optional("key_file", reader);
+        let keep_alive_sec = f.whole("keep_alive_sec", 30, &(5..=3_600), reader);
+        let in_flight_window = f.whole("in_flight_window", 20, &(1..=u16::MAX), reader);
+        f.close(reader);
+        Some(MqttTransportConfig {
+            broker: broker?,
+            topics: topics?,
+            qos: qos?,
+            version: version?.to_owned(),
+            client_id: client_id?,
+            user: user?,
+            password: password?,
+            ca_file: ca_file?,
+            cert_file: cert_file?,
+            key_file: key_file?,
+            keep_alive_sec: keep_alive_sec?,
+            in_flight_window: in_flight_window?,
+        })
+    }
+}
