@@ -2,13 +2,22 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::hb::{Hb, Output, at, repository};
+use crate::support::hb::{Hb, Output, at, repository, surround};
 
 /// Lines of a terminal nobody has resized.
 const SCREEN_LINES: usize = 40;
+
+/// A child that says nothing for this long and does not end hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Seconds of telemetry of [`instance`]: several windows of the shipped config's five minutes.
 const SECONDS: u64 = 1_200;
@@ -18,20 +27,35 @@ fn help_fits_a_screen_and_every_verb_shows_an_example() {
     let hb = Hb::new();
     let help = hb.done(&["--help"]).stdout;
     assert!(help.lines().count() <= SCREEN_LINES, "{help}");
-    let verbs: Vec<&str> = help
-        .lines()
+    let verbs = commands(&help);
+    assert!(verbs.len() > 10, "{verbs:?}");
+    // Verbs within verbs too, however deep.
+    let mut left: Vec<Vec<String>> = verbs.into_iter().map(|verb| vec![verb]).collect();
+    let mut nested = 0;
+    while let Some(path) = left.pop() {
+        let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = hb.done(&args).stdout;
+        let verb = path.join(" ");
+        assert!(help.contains("Example: ") && help.contains(&format!("hb {verb}")), "{verb}: {help}");
+        for inner in commands(&help) {
+            nested += 1;
+            left.push(path.iter().cloned().chain([inner]).collect());
+        }
+    }
+    assert!(nested > 10, "{nested}");
+}
+
+/// The verbs that a help lists.
+fn commands(help: &str) -> Vec<String> {
+    help.lines()
         .skip_while(|l| !l.starts_with("Commands:"))
         .skip(1)
         .take_while(|l| l.starts_with("  "))
         .filter(|l| !l.starts_with("   "))
         .filter_map(|l| l.split_whitespace().next())
         .filter(|verb| *verb != "help")
-        .collect();
-    assert!(verbs.len() > 10, "{verbs:?}");
-    for verb in verbs {
-        let help = hb.done(&[verb, "--help"]).stdout;
-        assert!(help.contains("Example: ") && help.contains(&format!("hb {verb}")), "{verb}: {help}");
-    }
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -41,10 +65,16 @@ fn exit_codes_tell_mistakes_apart() {
         (&["nonsense"][..], 64, "nonsense"),
         (&["ingest"], 64, "--out"),
         (&["inject", "--fault", "rust", "--input", "a", "--output", "b"], 64, "rust"),
+        (&["inject", "--fault", "packet_loss", "--input", "nowhere.csv", "--output", "b"], 74, "nowhere.csv"),
         (&["baseline", "create", "--window", "soon"], 64, "soon"),
         (&["analyze", "nowhere"], 65, "nowhere"),
         (&["baseline", "show", "--version", "9"], 65, "v9"),
         (&["baseline", "promote", "--version", "9"], 65, "v9"),
+        (&["baseline", "promote", "--version", "9", "--tag", "a b"], 64, "a b"),
+        (&["policy", "test", "nowhere"], 64, "nowhere"),
+        (&["policy", "check", "nowhere", "telemetry.jsonl"], 64, "telemetry.jsonl"),
+        (&["ingest", "telemetry.jsonl", "--out", "x", "--config-source", "plantt"], 64, "did you mean `plant`?"),
+        (&["ingest", "telemetry.jsonl", "--out", "x", "--config-source", "plant", "--source", "jsonl"], 64, "jsonl"),
         (&["ingest", "nowhere.jsonl", "--out", "x"], 74, "nowhere.jsonl"),
         (&["check", "--config", "nowhere.yaml"], 78, "nowhere.yaml"),
         (&["status", "--state", "nowhere"], 78, "nowhere"),
@@ -182,6 +212,7 @@ fn json_is_json_for_every_verb_that_shows_something() {
         &["quarantine", "list"],
         &["log", "verify"],
         &["daemon", "--once"],
+        &["inject", "--fault", "packet_loss", "--input", "clean/metrics.csv", "--output", "lost.csv"],
     ] {
         let shown = hb.json(args);
         assert!(shown.is_object() || shown.is_array(), "{args:?}: {shown}");
@@ -196,6 +227,347 @@ fn the_shipped_policies_pass_their_tests() {
     assert!(tested["passed"].as_u64() > Some(10), "{tested}");
 }
 
+#[test]
+fn a_stderr_that_takes_nothing_changes_no_exit_code() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = Hb::new().command(&["check", "--config", "nowhere.yaml"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(78));
+}
+
+#[test]
+fn the_gate_refuses_what_it_cannot_judge() {
+    let hb = judged();
+    let unknown = Output::of(hb.command(&["analyze", "clean", "--baseline", "goldne"]).env("HB_GATE_FAIL_EXIT", "1"));
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (65, ""), "{unknown:#?}");
+    assert!(unknown.stderr.contains("`goldne`") && unknown.stderr.contains("`golden`?"), "{}", unknown.stderr);
+
+    let header = "timestamp,metric,value,unit,labels\n";
+    fs::create_dir(hb.path("hurt")).unwrap();
+    fs::copy(hb.path("clean/run_meta.json"), hb.path("hurt/run_meta.json")).unwrap();
+    for (text, words) in [
+        (String::new(), ["metrics.csv:1", "expected the header"]),
+        ("\u{1}\u{2}PNG\n\u{3}".to_owned(), ["metrics.csv:1", "expected the header"]),
+        (format!("{header}what is this\n"), ["metrics.csv:2", "5 are expected"]),
+        (format!("{header}2026-01-01T00:00:00Z,flow,many,,\n"), ["metrics.csv:2", "`many` is no number"]),
+        (header.to_owned(), ["metrics.csv", "no sample to judge"]),
+        (format!("{header}2026-01-01T00:00:00Z,{},1,,\n", "long".repeat(999)), ["every row", "hb quarantine list"]),
+    ] {
+        hb.write("hurt/metrics.csv", &text);
+        let output = gate(&hb, "hurt");
+        assert_eq!((output.code, output.stdout.as_str()), (65, ""), "{text:?}: {output:#?}");
+        assert!(words.iter().all(|w| output.stderr.contains(w)), "{text:?}: {}", output.stderr);
+        assert!(output.stderr.contains("help: "), "{text:?}: {}", output.stderr);
+    }
+    fs::remove_file(hb.path("hurt/metrics.csv")).unwrap();
+    assert_eq!(gate(&hb, "hurt").code, 65);
+    assert_eq!(hb.json(&["runs", "list"]).as_array().map(Vec::len), Some(0), "nothing of it is a run");
+}
+
+#[test]
+fn a_window_of_live_telemetry_ends_where_the_clock_stands() {
+    let hb = instance();
+    hb.done(&["daemon", "--once"]);
+    let made = hb.json(&["baseline", "create", "--window", "5m"]);
+    assert_eq!((&made["samples"], &made["series"]), (&600.into(), &2.into()), "{made}");
+    let span = (made["start"].as_str().unwrap(), made["end"].as_str().unwrap());
+    assert_eq!(span, (at(SECONDS - 300).as_str(), at(SECONDS - 1).as_str()));
+    assert_eq!(hb.json(&["baseline", "create", "--window", "7d"])["samples"], SECONDS * 2);
+
+    // One clock that is years ahead: the engine does not believe it, and no more does the window.
+    let wild = instance();
+    let telemetry = fs::read_to_string(wild.path("telemetry.jsonl")).unwrap();
+    let (before, behind) = telemetry.split_at(telemetry.find(&at(SECONDS / 2)).unwrap() - "{\"timestamp\":\"".len());
+    let far = "{\"timestamp\":\"2031-01-01T00:00:00Z\",\"asset\":\"p1\",\"flow\":10,\"level\":5}\n";
+    wild.write("telemetry.jsonl", &format!("{before}{far}{behind}"));
+    wild.done(&["daemon", "--once"]);
+    let made_of_wild = wild.json(&["baseline", "create", "--window", "5m"]);
+    for what in ["samples", "start", "end", "hash"] {
+        assert_eq!(made_of_wild[what], made[what], "{what}: {made_of_wild}");
+    }
+}
+
+#[test]
+fn a_lost_key_is_missed_and_a_new_one_is_told_of() {
+    let hb = judged();
+    hb.done(&["daemon", "--once"]);
+    let key = hb.path("state/keys/host.key");
+    let (secret, old) = (fs::read(&key).unwrap(), fs::read_to_string(hb.path("state/keys/host.pub")).unwrap());
+    hb.write("elsewhere/old.pub", &old);
+    fs::remove_file(&key).unwrap();
+    for args in [&["daemon", "--once"][..], &["baseline", "promote", "--version", "1"], &["analyze", "clean"]] {
+        let refused = hb.run(args);
+        assert_eq!(refused.code, 78, "{args:?}: {refused:#?}");
+        let says = |word: &str| refused.stderr.contains(word);
+        assert!(says("host.key is missing") && says("restore") && says("hb keys init"), "{args:?}: {}", refused.stderr);
+        assert!(!key.exists(), "{args:?} made another key");
+    }
+    // To verify needs the public half alone, and believes it when it comes from elsewhere.
+    assert!(hb.done(&["log", "verify"]).stdout.contains("warning: the key lies beside the log"));
+    let verified = hb.done(&["log", "verify", "--key", "elsewhere/old.pub"]).stdout;
+    assert!(verified.contains("entries verified") && !verified.contains("warning"), "{verified}");
+    fs::remove_file(hb.path("state/keys/host.pub")).unwrap();
+    let blind = hb.run(&["log", "verify"]);
+    assert!(blind.code == 78 && blind.stderr.contains("--key"), "{blind:#?}");
+    assert_eq!(hb.json(&["log", "verify", "--key", "elsewhere/old.pub"])["trusted"], true);
+
+    // A key that comes back is as good as ever.
+    hb.write("state/keys/host.pub", &old);
+    write_secret(&key, &secret);
+    hb.done(&["daemon", "--once"]);
+    fs::remove_file(&key).unwrap();
+
+    let made = hb.json(&["keys", "init"]);
+    let told = hb.json(&["log", "show", "--kind", "key"]);
+    assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+    let old_id = old.lines().next().unwrap().rsplit(' ').next().unwrap();
+    assert_eq!((&told[0]["body"]["key"], &told[0]["body"]["before"]), (&made["key_id"], &old_id.into()), "{told}");
+    assert_eq!(fs::read_to_string(hb.path(&format!("state/keys/host-{old_id}.pub"))).unwrap(), old);
+    hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
+    assert_eq!(hb.run(&["log", "verify", "--key", "elsewhere/old.pub"]).code, 65, "the old key signs no more");
+    hb.done(&["log", "verify", "--key", "elsewhere/old.pub", "--key", "state/keys/host.pub"]);
+    hb.done(&["daemon", "--once"]);
+    assert_eq!(hb.run(&["keys", "init"]).code, 78, "a key that is there is never replaced");
+}
+
+#[test]
+fn once_ends_where_the_file_ends_even_if_it_is_followed() {
+    let hb = instance();
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    assert!(config.contains("follow: false"));
+    hb.write("hb.yaml", &config.replace("follow: false", "follow: true"));
+    assert_eq!(to_its_end(&mut hb.command(&["daemon", "--once"]), |_, _| {}), Some(0));
+    assert_eq!(hb.json(&["status"])["counters"]["frames"], SECONDS);
+}
+
+#[test]
+fn a_terminal_shows_that_long_work_goes_on_and_nothing_else_does() {
+    let hb = failed();
+    hb.done(&["daemon", "--once"]);
+    let pack = fs::read_dir(hb.path("evidence_packs")).unwrap().next().unwrap().unwrap().path();
+    let pack = pack.to_str().unwrap();
+    let case = pack.rsplit("evidence_").next().unwrap();
+    for (args, word) in [
+        (&["ingest", "telemetry.jsonl", "--out", "again"][..], "ingest"),
+        (&["baseline", "create", "--from", "again"], "baseline"),
+        (&["analyze", "again"], "analyze"),
+        (&["export", "evidence-pack", "--case", case, "--out", "packs"], "export"),
+        (&["verify", pack], "verify"),
+        (&["replay", pack], "replay"),
+        (&["log", "verify"], "log verify"),
+        (&["daemon", "--once", "--state", "fresh"], "daemon"),
+    ] {
+        // `script` gives it a terminal.
+        let mut line = vec![env!("CARGO_BIN_EXE_hb")];
+        line.extend(args);
+        let mut script = Command::new("script");
+        script.args(["-qec", &line.join(" "), "/dev/null"]).current_dir(hb.dir()).stdin(Stdio::null());
+        surround(&mut script);
+        let seen = Output::of(script.env("TERM", "xterm").env("COLUMNS", "120"));
+        assert_eq!(seen.code, 0, "{args:?}: {seen:#?}");
+        let turns = |c: char| ('\u{2800}'..'\u{2900}').contains(&c) || c == '█' || c == '░';
+        let drawn = seen.stdout.split(['\r', '\n']).any(|l| l.contains(&format!("{word} ")) && l.contains(turns));
+        assert!(drawn, "{args:?}: {}", seen.stdout);
+        let plain = hb.run(args);
+        assert_eq!(plain.code, 0, "{args:?}: {plain:#?}");
+        assert!(!plain.stderr.contains(&format!("{word} ")), "{args:?}: {}", plain.stderr);
+    }
+}
+
+#[test]
+fn ingest_and_normalize_need_no_config() {
+    let with = instance();
+    let hb = Hb::new();
+    for name in ["telemetry.jsonl", "telemetry_schema.yaml"] {
+        fs::copy(with.path(name), hb.path(name)).unwrap();
+    }
+    let args = ["--schema", "telemetry_schema.yaml", "--input", "telemetry.jsonl", "--output", "metrics.csv"];
+    hb.done(&[&["normalize"][..], &args].concat());
+    let args = ["ingest", "telemetry.jsonl", "--out", "clean"];
+    let meta = hb.json(&[&args[..], &["--schema", "telemetry_schema.yaml"]].concat());
+    assert_eq!(meta["run_id"], with.json(&args)["run_id"], "the same telemetry");
+    assert_eq!(fs::read(hb.path("metrics.csv")).unwrap(), fs::read(hb.path("clean/metrics.csv")).unwrap());
+    let mut left: Vec<_> = fs::read_dir(hb.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["clean", "metrics.csv", "telemetry.jsonl", "telemetry_schema.yaml"], "nothing else is left");
+
+    let lost = hb.run(&args);
+    assert!(lost.code == 78 && lost.stderr.contains("--schema"), "{lost:#?}");
+    // One that is named must be there.
+    assert_eq!(hb.run(&[&args[..], &["--config", "hb.yaml"]].concat()).code, 78);
+}
+
+#[test]
+fn ingest_reads_as_the_source_of_the_config_does() {
+    let hb = Hb::new();
+    let normalizer = |name: &str, metric: &str| {
+        format!(
+            "  - {{ name: {name}, plugin: schema-map, settings: {{ version: 1, timestamp: {{ field: t }}, layout: wide,
+      field_mapping: {{ v: {{ metric: {metric} }} }}, unmapped: ignore }} }}\n"
+        )
+    };
+    let source = |name: &str, normalizer: &str, format: &str| {
+        format!(
+            "  - {{ name: {name}, plugin: file-replay, transport: {{ file: {{ path: in.txt }} }},
+      settings: {{ format: {format} }}, normalizer: {normalizer} }}\n"
+        )
+    };
+    hb.write(
+        "hb.yaml",
+        &format!(
+            "require_signed: false\nsources:\n{}{}normalizers:\n{}{}",
+            source("lines", "second", "jsonl"),
+            source("table", "first", "csv"),
+            normalizer("first", "one"),
+            normalizer("second", "two"),
+        ),
+    );
+    hb.write("in.txt", "{\"t\":\"2026-01-01T00:00:00Z\",\"v\":1}\n");
+    let read = hb.done(&["ingest", "in.txt", "--out", "a"]);
+    assert!(read.stderr.contains("as source `lines`"), "{}", read.stderr);
+    let csv = |dir: &str| fs::read_to_string(hb.path(dir).join("metrics.csv")).unwrap();
+    assert!(csv("a").contains(",two,1,"), "{}", csv("a"));
+
+    // A first line of its own tells that it is read as a table.
+    hb.write("in.txt", "t,v\n2026-01-01T00:00:00Z,1\n");
+    let read = hb.done(&["ingest", "in.txt", "--out", "b", "--config-source", "table"]);
+    assert!(!read.stderr.contains("as source"), "{}", read.stderr);
+    assert!(csv("b").contains(",one,1,"), "{}", csv("b"));
+    assert_eq!(hb.json(&["ingest", "in.txt", "--out", "c"])["counts"]["samples"], 0, "a table is no list of objects");
+}
+
+#[test]
+fn a_name_that_has_no_place_in_a_line_is_refused_and_counted() {
+    let hb = instance();
+    hb.write("odd.jsonl", "{\"timestamp\":\"2026-01-01T00:00:00Z\",\"asset\":\"p\\n1\",\"fl\\now\":1,\"level\":5}\n");
+    let meta = hb.json(&["ingest", "odd.jsonl", "--out", "odd"]);
+    assert_eq!((&meta["counts"]["samples"], &meta["counts"]["rejects"]), (&1.into(), &1.into()), "{meta}");
+    let reason = "a metric or unit with a line break has no place in metrics.csv";
+    assert_eq!(meta["refused"][reason], 1, "{meta}");
+    let csv = fs::read_to_string(hb.path("odd/metrics.csv")).unwrap();
+    assert_eq!(csv.lines().nth(1), Some("2026-01-01T00:00:00Z,level,5,,asset=p%0A1"));
+    hb.done(&["baseline", "create", "--from", "odd"]);
+}
+
+#[test]
+fn the_same_run_again_keeps_its_cases() {
+    let hb = failed();
+    let first = hb.json(&["analyze", "bad"]);
+    assert!(first["cases"].as_array().is_some_and(|c| !c.is_empty()), "{first}");
+    let again = hb.json(&["analyze", "bad"]);
+    assert_eq!((&again["run_id"], &again["cases"]), (&first["run_id"], &first["cases"]));
+    assert_eq!(hb.json(&["runs", "list"])[0]["cases"], first["cases"]);
+}
+
+#[test]
+fn one_case_that_cannot_be_packed_keeps_no_other_from_it() {
+    let hb = failed();
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    hb.write("hb.yaml", &config.replace("on_fail: true", "on_fail: false"));
+    hb.done(&["daemon", "--once"]);
+    let cases: Vec<String> = hb.json(&["status"])["cases"].as_array().unwrap().iter().rev().map(first_word).collect();
+    assert!(cases.len() > 1, "{cases:?}");
+    hb.write("hb.yaml", &config);
+    let in_the_way = format!("evidence_packs/evidence_{}/mine.txt", cases[0]);
+    hb.write(&in_the_way, "not to be lost");
+
+    let once = hb.run(&["daemon", "--once"]);
+    assert_eq!(once.code, 65, "{once:#?}");
+    assert!(once.stderr.contains("move it away") && once.stderr.contains(&format!("case: {}", cases[0])), "{once:#?}");
+    assert!(once.stdout.contains("frames"), "what was done is shown: {once:#?}");
+    for case in &cases[1..] {
+        assert!(hb.path(&format!("evidence_packs/evidence_{case}/bagit.txt")).is_file(), "{case} is not packed");
+    }
+    assert_eq!(fs::read_to_string(hb.path(&in_the_way)).unwrap(), "not to be lost");
+    fs::remove_dir_all(hb.path(&in_the_way).parent().unwrap()).unwrap();
+    let again = hb.done(&["daemon", "--once"]);
+    assert_eq!(again.stderr.matches("evidence: ").count(), 1, "only the one that is missing: {again:#?}");
+}
+
+#[test]
+fn the_log_tells_who_ran_when_and_who_took_evidence_away() {
+    let hb = failed();
+    hb.done(&["daemon", "--once"]);
+    let status = hb.json(&["status"]);
+    let of = |kind: &str| hb.json(&["log", "show", "--count", "100000", "--kind", kind]);
+    let (starts, stops) = (of("start"), of("stop"));
+    assert_eq!((starts.as_array().map(Vec::len), stops.as_array().map(Vec::len)), (Some(1), Some(1)));
+    let start = &starts[0]["body"];
+    assert_eq!((&start["host_id"], &start["lane"]), (&status["host_id"], &"live".into()));
+    assert_eq!(start["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(start["generation"].as_str(), hb.json(&["check"])["generation"].as_str());
+    assert_eq!(stops[0]["body"]["why"], "all sources have ended");
+    assert_eq!(stops[0]["seq"].as_u64().map(|seq| seq + 1), status["log_entries"].as_u64(), "nothing comes behind it");
+
+    let case = first_word(&status["cases"][0]);
+    for out in ["here/there", "away.zip"] {
+        hb.done(&["export", "evidence-pack", "--case", &case, "--out", out]);
+    }
+    let taken: Vec<Value> = of("custody.exported").as_array().unwrap().iter().map(|e| e["body"].clone()).collect();
+    let told = |file: &str| serde_json::json!({ "case": case, "file": file });
+    assert_eq!(taken, [told(&format!("evidence_{case}")), told("away.zip")]);
+    hb.done(&["log", "verify"]);
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_stop_says_so_in_the_log() {
+    let hb = instance();
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    hb.write("hb.yaml", &config.replace("follow: false", "follow: true"));
+    let mut command = hb.command(&["daemon"]);
+    let mut commits = 0;
+    let code = to_its_end(command.env("RUST_LOG", "hb::pipeline::record=debug"), |line, pid| {
+        commits += usize::from(line.contains("committed"));
+        // The lane is open and signals are heard before telemetry is committed.
+        if commits == 4 {
+            commits += 1;
+            assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap().success());
+        }
+    });
+    assert_eq!(code, Some(0));
+    let stops = hb.json(&["log", "show", "--count", "100000", "--kind", "stop"]);
+    assert_eq!(stops[0]["body"]["why"], "asked to by SIGTERM", "{stops}");
+}
+
+#[test]
+fn check_leaves_no_file_behind_where_a_sink_would_write() {
+    let hb = instance();
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    let to =
+        |path: &str| hb.write("hb.yaml", &config.replace("output: stdout", &format!("output: {{ file: {path} }}")));
+    to("alerts.jsonl");
+    hb.done(&["check"]);
+    assert!(!hb.path("alerts.jsonl").exists());
+    hb.write("alerts.jsonl", "kept\n");
+    hb.done(&["check"]);
+    assert_eq!(fs::read_to_string(hb.path("alerts.jsonl")).unwrap(), "kept\n");
+    for path in ["no/such/folder.jsonl", "evidence"] {
+        fs::create_dir_all(hb.path("evidence")).unwrap();
+        to(path);
+        let refused = hb.run(&["check"]);
+        assert_eq!(refused.code, 78, "{path}: {refused:#?}");
+        assert!(refused.stderr.contains("the output of sink `out` cannot be opened"), "{path}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_policy_path_without_policies_is_a_mistake() {
+    let hb = Hb::new();
+    fs::create_dir(hb.path("empty")).unwrap();
+    hb.write("types/hb.d.luau", "export type Nothing = nil\n");
+    for verb in ["test", "check"] {
+        for path in ["empty", "types"] {
+            let refused = hb.run(&["policy", verb, path]);
+            assert_eq!(refused.code, 64, "{verb} {path}: {refused:#?}");
+            assert!(refused.stderr.contains(&format!("in {path}")), "{verb} {path}: {}", refused.stderr);
+        }
+    }
+    // A test that tests nothing has not passed.
+    hb.write("alone/rule.test.luau", "return {}\n");
+    let alone = hb.run(&["policy", "test", "alone"]);
+    assert_eq!(alone.code, 65, "{alone:#?}");
+    assert!(alone.stderr.contains("there is no policy"), "{}", alone.stderr);
+}
+
 /// A policy verb on the shipped policies.
 fn policies(hb: &Hb, verb: &[&str]) -> Value {
     let dir = repository().join("policies");
@@ -207,15 +579,23 @@ fn policies(hb: &Hb, verb: &[&str]) -> Value {
 fn instance() -> Hb {
     let hb = Hb::new();
     hb.done(&["init"]);
+    hb.write("telemetry.jsonl", &telemetry(&[("p1", SECONDS)]));
+    hb
+}
+
+/// Telemetry of machines of which each is well up to its second.
+fn telemetry(machines: &[(&str, u64)]) -> String {
     let mut text = String::new();
     for second in 0..SECONDS {
         let (a, b) = ((second as f64 * 1.7).sin(), (second as f64 * 2.1).cos());
-        let time = at(second);
-        writeln!(text, "{{\"timestamp\":\"{time}\",\"asset\":\"p1\",\"flow\":{},\"level\":{}}}", 10.0 + a, 5.0 + b)
-            .unwrap();
+        for (asset, well) in machines {
+            let (time, level) = (at(second), 5.0 + b);
+            let flow = if second < *well { 10.0 + a } else { 60.0 + a };
+            writeln!(text, "{{\"timestamp\":\"{time}\",\"asset\":\"{asset}\",\"flow\":{flow},\"level\":{level}}}")
+                .unwrap();
+        }
     }
-    hb.write("telemetry.jsonl", &text);
-    hb
+    text
 }
 
 /// An instance with artifacts in `clean` and their baseline promoted.
@@ -225,6 +605,49 @@ fn judged() -> Hb {
     hb.done(&["baseline", "create", "--from", "clean"]);
     hb.done(&["baseline", "promote", "--version", "1"]);
     hb
+}
+
+/// An instance that knows two machines as they are when all is well, a damaged recording of them in `bad`, and
+/// telemetry in which both fail, one after the other.
+fn failed() -> Hb {
+    let hb = instance();
+    hb.write("clean.jsonl", &telemetry(&[("p1", SECONDS), ("p2", SECONDS)]));
+    hb.done(&["ingest", "clean.jsonl", "--out", "clean"]);
+    hb.done(&["baseline", "create", "--from", "clean"]);
+    hb.done(&["baseline", "promote", "--version", "1"]);
+    damage(&hb, "bad", &["--fault", "value_corruption", "--param", "metric=flow", "--param", "offset=50"]);
+    hb.write("telemetry.jsonl", &telemetry(&[("p1", SECONDS / 4), ("p2", SECONDS / 2)]));
+    hb
+}
+
+/// Runs a command to its end, which must come; `each` gets its lines on stderr and its process id, and may act.
+fn to_its_end(command: &mut Command, mut each: impl FnMut(&str, u32)) -> Option<i32> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let (sender, lines) = channel();
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => each(&line, child.id()),
+            Err(RecvTimeoutError::Disconnected) => return child.wait().unwrap().code(),
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("it does not end");
+            }
+        }
+    }
+}
+
+/// The first word of a line in JSON: of a case its id.
+fn first_word(line: &Value) -> String {
+    line.as_str().unwrap().split(' ').next().unwrap().to_owned()
+}
+
+/// Puts a key file back as only its owner may read it.
+fn write_secret(path: &Path, bytes: &[u8]) {
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(bytes).unwrap();
 }
 
 /// Makes a damaged copy of `clean`.

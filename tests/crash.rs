@@ -1,15 +1,13 @@
 //! Killed at fifty moments and started again each time, a daemon ends with the same decisions as one never killed.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hb::pipeline::journal::{self, Row};
 use hb::state::{Options, State};
 use hb_log::sign::PublicKey;
 
-use crate::support::hb::{Dice, Hb, PROGRAM, Plant, SILENCE, lines_of, telemetry};
+use crate::support::hb::{Dice, Hb, PROGRAM, Plant, Running, telemetry};
 
 /// Kills altogether at least.
 const KILLS: usize = 50;
@@ -109,40 +107,20 @@ impl Last {
 fn kill_once(hb: &Hb, aim: Place, dice: &mut Dice) -> Last {
     let mut command = hb.command(&["daemon", "--once"]);
     command.env("RUST_LOG", "hb::pipeline::record=debug").env("NO_COLOR", "1");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = lines_of(&mut child);
+    let mut running = Running::start(&mut command);
     let (word, nth) = match aim {
         Place::Recovering => ("recovering lane", 1),
         // The first commit of a start only notes that it recovered; later ones bring telemetry.
         Place::BeforeCommit => ("committing", 1 + dice.below(3)),
         Place::AfterCommit => ("committed", 1 + dice.below(3)),
     };
-    let mut seen = Vec::new();
-    let mut left = nth;
-    while left > 0 {
-        match lines.recv_timeout(SILENCE) {
-            Ok(line) => {
-                left -= u64::from(line.contains(word));
-                seen.push(line);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                child.kill().unwrap();
-                panic!("silent for {SILENCE:?}: {seen:#?}");
-            }
-            Err(RecvTimeoutError::Disconnected) => panic!("it ended before `{word}` came {nth} times: {seen:#?}"),
-        }
-    }
+    running.wait_for(word, nth as usize);
     // A little later, unless something else happens first.
-    let until = Instant::now() + Duration::from_micros(dice.below(DELAY_US_MAX));
-    if aim != Place::Recovering
-        && let Ok(line) = lines.recv_timeout(until.saturating_duration_since(Instant::now()))
-    {
-        seen.push(line);
+    let delay = Duration::from_micros(dice.below(DELAY_US_MAX));
+    if aim != Place::Recovering {
+        running.wait_for_any(delay);
     }
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert!(status.code().is_none(), "it ended before the kill: {status}");
-    seen.extend(lines.iter());
+    let mut seen = running.kill();
     seen.retain(|line| WORDS.iter().any(|word| line.contains(word)));
     let number = |line: &String| line.split("txn=").nth(1).and_then(|n| n.trim().parse().ok());
     Last { reported: seen.iter().rev().find_map(number), line: seen.pop().unwrap() }

@@ -3,17 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use hb::keys::Signer;
+use hb_log::archive::zip_write;
 use hb_log::bag::Files;
-use hb_log::pack;
+use hb_log::pack::{self, names};
 use hb_log::sign::PublicKey;
 
-use crate::support::hb::{Dice, Hb, Output, Plant, SILENCE, lines_of, telemetry};
+use crate::support::hb::{Dice, Hb, Output, Plant, Running, telemetry};
 
 /// Simulated seconds: long enough for a FAIL, short enough for small packs.
 const SECONDS: u64 = 480;
 
-/// Bytes of the archive that are flipped, one at a time.
+/// Bytes of a whole archive that are flipped, one at a time; of a small one, all are.
 const ZIP_FLIPS: usize = 200;
+
+/// Bytes that are left of a file in a small pack.
+const CUT_BYTES: usize = 64;
+
+/// The case of a small pack.
+const CASE: &str = "case-small";
 
 /// Exit code of data that is not what it claims.
 const DATA: i32 = 65;
@@ -81,13 +89,49 @@ fn a_case_exported_twice_gives_the_same_bytes() {
     hb.done(&["replay", "a.zip"]);
 }
 
+/// The same files as in a pack of the daemon, the long ones cut, so that every single byte can be tried.
 #[test]
-fn no_flipped_byte_goes_unnoticed() {
+fn no_byte_of_a_pack_is_free() {
+    let hb = failed();
+    let key = host_key(&hb);
+    let files = small_pack(&hb);
+    let report = pack::verify(&files, &key);
+    assert!(report.ok, "{:?}", report.problems);
+    let zip = zip_write(&files, &pack::root_name(CASE)).unwrap();
+    assert!(pack::verify_zip(&zip, &key).ok);
+    // Case, low bit and high bit in turn: three kinds of change that a lenient reader forgives.
+    let bit = |at: usize| [0x01, 0x20, 0x80][at % 3];
+    let mut flips = 0;
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut damaged = zip.clone();
+            for at in 0..zip.len() {
+                damaged[at] ^= bit(at);
+                assert!(!pack::verify_zip(&damaged, &key).ok, "byte {at} of the archive");
+                damaged[at] ^= bit(at);
+            }
+        });
+        let mut damaged = files.clone();
+        for (path, bytes) in &files {
+            for at in 0..bytes.len() {
+                damaged.get_mut(path).unwrap()[at] ^= bit(at);
+                assert!(!pack::verify(&damaged, &key).ok, "byte {at} of {path}");
+                damaged.get_mut(path).unwrap()[at] ^= bit(at);
+                flips += 1;
+            }
+        }
+    });
+    println!("{flips} bytes in {} files and {} of the archive, all noticed", files.len(), zip.len());
+    assert!(flips > 5_000 && files.len() > 20, "{flips} bytes in {} files prove little", files.len());
+}
+
+#[test]
+fn a_flipped_byte_of_a_pack_on_disk_is_noticed() {
     let hb = failed();
     let pack = first_pack(&hb);
     let name = pack.file_name().unwrap().to_str().unwrap().to_owned();
     hb.done(&["export", "evidence-pack", "--case", name.strip_prefix("evidence_").unwrap(), "--out", "pack.zip"]);
-    let key = [PublicKey::parse(&std::fs::read_to_string(hb.path("state/keys/host.pub")).unwrap()).unwrap()];
+    let key = host_key(&hb);
     let files = read_dir(&pack);
     assert!(pack::verify(&files, &key).ok);
 
@@ -158,22 +202,32 @@ fn a_daemon_without_end_packs_at_once() {
 
 /// Runs `hb` and kills it when a word came for the nth time.
 fn until(hb: &Hb, args: &[&str], word: &str, nth: usize) {
-    let mut command = hb.command(args);
-    command.env("RUST_LOG", "hb::pipeline::record=debug").stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let lines = lines_of(&mut child);
-    let mut seen = Vec::new();
-    while seen.iter().filter(|l: &&String| l.contains(word)).count() < nth {
-        match lines.recv_timeout(SILENCE) {
-            Ok(line) => seen.push(line),
-            Err(e) => {
-                let _ = child.kill();
-                panic!("{e} before `{word}` came {nth} times: {seen:#?}");
-            }
+    let mut running = Running::start(hb.command(args).env("RUST_LOG", "hb::pipeline::record=debug"));
+    running.wait_for(word, nth);
+    running.kill();
+}
+
+/// The files of the first pack, cut to a size at which each byte can be flipped, and sealed anew by the host's key.
+fn small_pack(hb: &Hb) -> Files {
+    let whole = read_dir(&first_pack(hb));
+    // What the verifier reads, besides hashing it, stays as it is.
+    let read = |path: &str| path.starts_with("data/log/") || [names::DECISION, names::AUDIT_LOG].contains(&path);
+    let mut payload: Files = whole.into_iter().filter(|(path, _)| path.starts_with("data/")).collect();
+    payload.remove(names::MANIFEST_JSON);
+    for (path, bytes) in &mut payload {
+        if !read(path) {
+            bytes.truncate(CUT_BYTES);
         }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let signer = Signer::load(&hb.path("state")).unwrap();
+    pack::seal(payload, &[(pack::CASE_LABEL.to_owned(), CASE.to_owned())], &mut |bytes, comment| {
+        signer.sign(bytes, comment)
+    })
+}
+
+/// The host's public key, as an auditor has it.
+fn host_key(hb: &Hb) -> [PublicKey; 1] {
+    [PublicKey::parse(&std::fs::read_to_string(hb.path("state/keys/host.pub")).unwrap()).unwrap()]
 }
 
 fn packs(hb: &Hb) -> usize {

@@ -5,15 +5,11 @@ mod corpora;
 mod guests;
 mod input;
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::hb::Hb;
+use crate::support::hb::{Hb, note};
 
 /// First second of the telemetry made here: 2026-01-01.
 const BEGIN: u64 = 1_767_225_600;
@@ -23,9 +19,6 @@ const PROGRAM: &str = "hostile";
 
 /// Settings of the normalizer: each field is a metric, `a` names the asset.
 const WIDE: &str = "{ version: 1, timestamp: { field: t }, labels: { asset: { field: a, default: d } }, layout: wide }";
-
-/// How long an effect may take that usually takes milliseconds: machines of CI are slow.
-const DEADLINE: Duration = Duration::from_mins(1);
 
 /// An instance that reads `input` in `format` and judges nothing.
 fn reading(input: &str, format: &str, settings: &str) -> Hb {
@@ -111,7 +104,7 @@ fn refused_start(hb: &Hb, verb: &[&str]) -> String {
 }
 
 /// Copies a folder of files.
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -121,43 +114,6 @@ fn copy_folder(from: &Path, to: &Path) {
         } else {
             std::fs::copy(&path, target).unwrap();
         }
-    }
-}
-
-/// A running daemon; it is killed when the test ends, however it ends.
-struct Daemon {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Daemon {
-    /// Starts `hb daemon`.
-    fn start(hb: &Hb) -> Daemon {
-        let mut child = hb.command(&["daemon"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (send, lines) = channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Daemon { child, lines }
-    }
-
-    /// Waits until it says something that contains `text`.
-    fn wait_for(&self, text: &str) {
-        let deadline = Instant::now() + DEADLINE;
-        let mut said = Vec::new();
-        loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return,
-                Ok(line) => said.push(line),
-                Err(e) => panic!("no `{text}` ({e}) in {said:#?}"),
-            }
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -172,7 +128,7 @@ fn corpus(name: &str) -> Option<std::path::PathBuf> {
     let beside = crate::support::hb::repository().join("../shared/corpora");
     let path = std::env::var_os("HB_CORPORA").map_or(beside, Into::into).join(name);
     if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
+        note(&format!("skipped: {name}: neither HB_CORPORA nor a folder beside the repository has it"));
         return None;
     }
     Some(path)

@@ -7,10 +7,15 @@ mod crash;
 mod determinism;
 mod evidence;
 mod hostile;
+mod live;
 mod plugins;
+mod readme;
+mod verbs;
+mod sources;
 mod yardstick;
 
 mod support {
+    pub(crate) mod broker;
     pub(crate) mod guests;
     pub(crate) mod hb;
 }

@@ -51,7 +51,7 @@ pub mod time;
 pub mod wit;
 
 pub use frame::{Batch, Frame, FrameIter, NotText};
-pub use normalizer::{Normalizer, Out};
+pub use normalizer::{Normalizer, Out, TIMES_NS};
 pub use series::{ByteHasher, Series, SeriesTable, define, state_code};
 pub use sink::{Delivery, Document, Point, Points, Sink, write_output};
 pub use source::{Inbox, Polled, Source};

@@ -1,5 +1,7 @@
 //! A normalizer gives frames their meaning, one frame at a time and without a memory of the others.
 
+use std::ops::RangeInclusive;
+
 use crate::frame::{Batch, Frame};
 use crate::series::Series;
 use crate::wit::normalizer::exports::hb::plugin::normalize::Outcome;
@@ -15,6 +17,13 @@ pub trait Normalizer: Sized {
     fn frame(&mut self, frame: Frame<'_>, out: &mut Out);
 }
 
+/// Event times the host takes, in nanoseconds since the Unix epoch: about the years 1678 to 2261. Nearly all that 64 bits
+/// can say, with room left for windows and lateness around a time.
+pub const TIMES_NS: RangeInclusive<i64> = -9_200_000_000_000_000_000..=9_200_000_000_000_000_000;
+
+/// Why a frame is rejected whose time is not among them.
+const WRONG_YEAR: &str = "the time lies outside of the years 1678 to 2261";
+
 /// Where a normalizer puts what a frame means.
 pub struct Out {
     samples: Samples,
@@ -29,10 +38,14 @@ pub struct Out {
 }
 
 impl Out {
-    /// A sample of this frame. A value that is not finite turns the frame into a reject.
+    /// A sample of this frame. A value that is not finite, or a time outside of [`TIMES_NS`], turns the frame into a
+    /// reject.
     pub fn sample(&mut self, series: Series, time_ns: i64, value: f64) {
         if !value.is_finite() {
             return self.reject("a value is not a finite number");
+        }
+        if !TIMES_NS.contains(&time_ns) {
+            return self.reject(WRONG_YEAR);
         }
         self.samples.frame.push(self.frame);
         self.samples.series.push(series.0);
@@ -40,8 +53,11 @@ impl Out {
         self.samples.value.push(value);
     }
 
-    /// An event of this frame.
+    /// An event of this frame. A time outside of [`TIMES_NS`] turns the frame into a reject.
     pub fn event(&mut self, kind: &str, time_ns: i64, body: &[u8], attributes: &[(&str, &str)]) {
+        if !TIMES_NS.contains(&time_ns) {
+            return self.reject(WRONG_YEAR);
+        }
         let attributes =
             attributes.iter().map(|&(key, value)| Attribute { key: key.to_owned(), value: value.to_owned() });
         self.events.push(Event {
@@ -166,7 +182,7 @@ macro_rules! export_normalizer {
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
-    use crate::testkit::{NormalizerKit, assert_pure};
+    use crate::testkit::{NormalizerKit, TestFrame, assert_pure};
     use crate::{SeriesKind, define};
 
     /// Does what each frame's letters say: s sample, n NaN, e event, r reject, i ignore.
@@ -207,6 +223,19 @@ mod tests {
         );
         assert_eq!(report.samples.iter().map(|r| r.frame).collect::<Vec<_>>(), [0, 0, 5, 7]);
         assert_eq!((report.events.len(), report.events[0].frame, report.ignored), (1, 5, 1));
+    }
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_a_reject() {
+        let (first, last) = (*TIMES_NS.start(), *TIMES_NS.end());
+        let times = [i64::MIN, first - 1, first, 0, last, last + 1, i64::MAX];
+        for letter in ["s", "e"] {
+            let frames = times.map(|received_ns| TestFrame { received_ns, ..TestFrame::from(letter) });
+            let report = NormalizerKit::<Puppet>::new("").unwrap().run(&frames);
+            let rejects: Vec<_> = report.rejects.iter().map(|r| (r.frame, r.reason.as_str())).collect();
+            assert_eq!(rejects, [0, 1, 5, 6].map(|frame| (frame, "the time lies outside of the years 1678 to 2261")));
+            assert_eq!(report.samples.len() + report.events.len(), 3, "{letter}");
+        }
     }
 
     #[test]

@@ -55,6 +55,41 @@ fn the_json_suite_disturbs_nothing_around_it() {
     assert_eq!(meta["counts"]["samples"], invalid_files, "what is no JSON gives no sample: {meta}");
 }
 
+/// What the suite calls valid JSON is taken where it is a frame: an object on one line. Its texts mean nothing here and
+/// its numbers are samples; only a name that is there twice, or none at all, is refused.
+#[test]
+fn the_valid_objects_of_the_json_suite_are_accepted() {
+    let Some(folder) = corpus("json/test_parsing") else { return };
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let (mut text, mut objects, mut numbers) = (String::new(), 0, 0);
+    let mut twice = 0;
+    for file in files.iter().filter(|f| f.file_name().unwrap().to_string_lossy().starts_with("y_")) {
+        let content = fs::read_to_string(file).unwrap();
+        let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&content) else { continue };
+        let line = content.trim_end();
+        if line.contains('\n') {
+            continue;
+        }
+        objects += 1;
+        // The suite's objects with a name twice say so in theirs.
+        let doubled = file.file_name().unwrap().to_string_lossy().contains("duplicated");
+        twice += u64::from(doubled);
+        if !doubled {
+            numbers += members.iter().filter(|(name, value)| value.is_number() && !name.is_empty()).count() as u64;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    assert!(objects >= 10 && numbers >= 2 && twice == 2, "{objects} objects, {numbers} numbers, {twice} doubled");
+    let settings = "{ version: 1, timestamp: { field: t, missing: received }, \
+        labels: { asset: { field: none_of_these, default: d } }, layout: wide, unmapped_text: ignore }";
+    let hb = reading("in.jsonl", "jsonl", settings);
+    hb.write("in.jsonl", &text);
+    assert_eq!(once(&hb), Counts { samples: numbers, rejects: twice + 1, refused: 0, faults: 0 });
+    super::assert_quarantined(&hb, &[("is there twice", twice), ("the metric name is empty", 1)]);
+}
+
 #[test]
 fn naughty_strings_are_only_names() {
     let Some(file) = corpus("strings/blns.json") else { return };

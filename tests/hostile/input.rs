@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::{BEGIN, Counts, Daemon, WIDE, assert_quarantined, counts, line, once, quarantine, reading};
-use crate::support::hb::{Hb, Output, surround};
+use super::{BEGIN, Counts, WIDE, assert_quarantined, counts, line, once, quarantine, reading};
+use crate::support::hb::{Hb, Output, Running, note, surround};
 
 /// Bytes of a line nobody can want.
 const HUGE_LINE: usize = 100 << 20;
@@ -96,7 +96,7 @@ fn a_line_of_100_megabytes_costs_little_memory_and_only_itself() {
 
     match measured(&hb, &["daemon", "--once"]) {
         Some(kb) => assert!(kb < HUGE_LINE_MEMORY_KB, "{kb} kB"),
-        None => eprintln!("skipped: no /usr/bin/time to measure memory with"),
+        None => note("skipped: the memory of a line of 100 megabytes: no /usr/bin/time to measure it with"),
     }
     assert_eq!(once(&hb), Counts { samples: 2, rejects: 1, refused: 0, faults: 0 });
     assert_quarantined(&hb, &[("line longer than 1048576 bytes", 1)]);
@@ -157,11 +157,11 @@ evidence: { on_fail: false }
     let all: String = good.clone() + &(120..200).map(|i| line(i, 900)).collect::<String>();
     let cut = good.len() - bad.len() / 2;
     hb.write("in.jsonl", &all[..cut]);
-    let daemon = Daemon::start(&hb);
+    let mut daemon = Running::start(&mut hb.command(&["daemon"]));
     let mut file = OpenOptions::new().append(true).open(hb.path("in.jsonl")).unwrap();
     file.write_all(&all.as_bytes()[cut..]).unwrap();
-    daemon.wait_for("FAIL p c");
-    drop(daemon);
+    daemon.wait_for("FAIL p c", 1);
+    daemon.kill();
 
     // What was not committed before the end is read by the next start: nothing is lost, nothing counts twice.
     hb.write("hb.yaml", &config.replace("follow: true", "follow: false"));

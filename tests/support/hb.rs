@@ -1,11 +1,12 @@
 //! Runs the real `hb` in a directory of its own, with the built plugins, the shipped policies and simulated telemetry.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hb::state::{DecisionFilter, Options, State};
 use tempfile::TempDir;
@@ -17,7 +18,13 @@ pub(crate) const PROGRAM: &str = "plant";
 pub(crate) const CLEAN_SEC: u64 = 300;
 
 /// A child that says nothing for this long hangs.
-pub(crate) const SILENCE: Duration = Duration::from_mins(1);
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// A child that has not said what it should after this long never will, however much it says.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The environment variable that names the file of [`note`].
+const NOTES: &str = "HB_TEST_NOTES";
 
 /// Where simulated telemetry begins.
 const BEGIN: &str = "2026-01-01T00:00:00Z";
@@ -143,17 +150,101 @@ impl Output {
     }
 }
 
-/// A child's stderr, line by line; the channel closes when the child is gone.
-pub(crate) fn lines_of(child: &mut Child) -> Receiver<String> {
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            // Nobody listens any more when a test has ended.
-            let _ = sender.send(line);
+/// A running `hb` and what it says on stderr; it is killed when the test ends, however it ends.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Running {
+    /// Starts a command; its stdout goes nowhere.
+    pub(crate) fn start(command: &mut Command) -> Running {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // Nobody listens any more when a test has ended.
+                let _ = sender.send(line);
+            }
+        });
+        Running { child, lines, said: Vec::new() }
+    }
+
+    /// Waits until `nth` further lines hold `word`.
+    pub(crate) fn wait_for(&mut self, word: &str, nth: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = nth;
+        while left > 0 {
+            let wait = SILENCE.min(deadline.saturating_duration_since(Instant::now()));
+            match self.lines.recv_timeout(wait) {
+                Ok(line) => {
+                    left -= usize::from(line.contains(word));
+                    self.said.push(line);
+                }
+                Err(e) => panic!("{e}: `{word}` did not come {nth} times in {:#?}", self.said),
+            }
         }
-    });
-    lines
+    }
+
+    /// Waits for the next line, whatever it is, but not longer than `wait`.
+    pub(crate) fn wait_for_any(&mut self, wait: Duration) {
+        self.said.extend(self.lines.recv_timeout(wait));
+    }
+
+    /// Waits until `found` holds for a line.
+    pub(crate) fn wait_for_line(&mut self, mut found: impl FnMut(&str) -> bool) {
+        loop {
+            match self.lines.recv_timeout(SILENCE) {
+                Ok(line) => {
+                    let done = found(&line);
+                    self.said.push(line);
+                    if done {
+                        return;
+                    }
+                }
+                Err(e) => {
+                    panic!("{e}: the line did not come in {:#?}", self.said.iter().rev().take(20).collect::<Vec<_>>())
+                }
+            }
+        }
+    }
+
+    /// Asks it to end by SIGTERM, which must succeed.
+    pub(crate) fn end(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        self.said.extend(self.lines.iter());
+        assert_eq!(status.code(), Some(0), "{:#?}", self.said.iter().rev().take(20).collect::<Vec<_>>());
+    }
+
+    /// Kills it where it stands, and returns all it said. It must not have ended by itself.
+    pub(crate) fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.code().is_none(), "it ended before the kill ({status}): {:#?}", self.said);
+        self.said.extend(self.lines.iter());
+        std::mem::take(&mut self.said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says what whoever reads of a green run should know, as what was skipped: `cargo xtask test` shows it at its end.
+pub(crate) fn note(line: &str) {
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os(NOTES) {
+        // One write for the whole line: tests run side by side.
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
 }
 
 /// Gives a command the built plugins and the shipped policies, and nothing of the caller's settings.
@@ -225,7 +316,8 @@ pub(crate) fn telemetry(seed: u64, seconds: u64) -> String {
     for second in 0..seconds {
         let faulty = second >= CLEAN_SEC;
         let since = second.saturating_sub(CLEAN_SEC) as f64;
-        for pump in 1..=4 {
+        // Not in the order of their names: what depends on the order in which assets came must show.
+        for pump in [3, 1, 4, 2] {
             let mut temp = 140.0 + f64::from(pump) + dice.noise();
             let mut speed = Some(2_950.0 + 10.0 * dice.noise());
             match pump {

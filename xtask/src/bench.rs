@@ -1,6 +1,6 @@
 //! Measures throughput as an operator would see it: each case three times in a process of its own, the median shown.
 
-use crate::plugins;
+use crate::{machine, plugins};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::Write as _;
@@ -28,6 +28,7 @@ const PEERS: [(&str, u64); 5] = [
 
 /// Builds with optimisation and measures.
 pub(crate) fn run(root: &Path) -> Result<()> {
+    machine::ensure_packages()?;
     let built = plugins::build(root)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = ["build", "--locked", "--release", "-p", "hb", "--example", "bench"];

@@ -4,7 +4,7 @@
 
 mod telemetry;
 
-use crate::plugins;
+use crate::{machine, plugins};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs;
@@ -21,6 +21,10 @@ macro_rules! say {
     }};
 }
 
+/// Builds hb with the same features of its dependencies as `cargo xtask test`, so that each is compiled once for both.
+/// Cargo unites features over what it builds: the whole workspace, and with the example what only tests depend on.
+const BUILD: [&str; 7] = ["build", "--locked", "--workspace", "--bin", "hb", "--example", "bench"];
+
 /// Lines of one command's output that are shown; the rest is counted.
 const SHOWN_LINES: usize = 14;
 
@@ -29,9 +33,10 @@ const HOST_KEY: &str = "state/keys/host.pub";
 
 /// Runs the tour in `keep`, or in a directory of its own that is left behind for a look.
 pub(crate) fn run(root: &Path, keep: Option<&Path>) -> Result<()> {
+    machine::ensure_packages()?;
     let built = plugins::build(root)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--locked", "-p", "hb"]).current_dir(root).status();
+    let status = Command::new(cargo).args(BUILD).current_dir(root).status();
     ensure!(status.context("cargo")?.success(), "hb could not be built");
     let bin = built.dir.parent().context("target directory")?.join("debug");
 

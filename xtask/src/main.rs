@@ -18,7 +18,8 @@ usage: cargo xtask <task>
   plugins            build, encode and sign all guests
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
   bench              throughput of the optimised build; takes some minutes to build
-  tidy               the rules no compiler knows: floors, purity, links, manifests, text
+  tidy               the rules no compiler knows: floors, purity, links, manifests, text, stale pages
+  generate           write anew the pages that repeat what the source says
   setup              install the packages the build and the tests use; `test` does it by itself
   help               this text";
 
@@ -50,6 +51,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["test"] => test::run(root, &[]),
         ["test", "--", filter @ ..] => test::run(root, filter),
         ["tidy"] => tidy::run(root),
+        ["generate"] => tidy::generate(root),
         ["setup"] => machine::ensure_packages(),
         ["help" | "--help" | "-h"] | [] => {
             eprintln!("{USAGE}");

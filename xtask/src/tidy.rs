@@ -1,9 +1,11 @@
 //! The rules no compiler knows: each reads the project's files and returns what breaks it. Nothing is compiled.
 //!
 //! [`floors`] keeps the daemon's modules in order, [`purity`] keeps clocks and files out of the deciding crates,
-//! [`manifests`] keeps dependencies in one place, [`markdown`] keeps links alive, [`source`] keeps files readable.
+//! [`manifests`] keeps dependencies in one place, [`markdown`] keeps links alive, [`source`] keeps files readable, and
+//! [`generated`] makes the pages that repeat what the source says, and finds those that are stale.
 
 mod floors;
+mod generated;
 mod manifests;
 mod markdown;
 mod purity;
@@ -11,13 +13,13 @@ mod rust;
 mod source;
 mod tree;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::Path;
 use tree::Tree;
 
 /// One place where a rule is broken, and the way out.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     path: String,
     line: usize,
@@ -35,6 +37,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         manifests::check(&tree),
         markdown::check(&tree),
         source::check(&tree),
+        generated::check(&tree),
     ]
     .into_iter()
     .flatten()
@@ -48,6 +51,17 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         1 => bail!("tidy: 1 finding"),
         n => bail!("tidy: {n} findings"),
     }
+}
+
+/// Writes the generated pages anew.
+pub(crate) fn generate(root: &Path) -> Result<()> {
+    let tree = Tree::read(root)?;
+    for (path, text) in generated::pages(&tree) {
+        let file = root.join(path);
+        std::fs::write(&file, text).with_context(|| file.display().to_string())?;
+        eprintln!("wrote {path}");
+    }
+    Ok(())
 }
 
 impl Finding {

@@ -289,6 +289,9 @@ fn parse(line: &str) -> Result<Record, String> {
     let [time, metric, value, unit, labels] = &cells[..] else {
         return Err(format!("{} cells; 5 are expected", cells.len()));
     };
+    if metric.is_empty() {
+        return Err("the metric has no name".into());
+    }
     let number: f64 = value.parse().ok().filter(|v: &f64| v.is_finite()).ok_or(format!("`{value}` is no number"))?;
     let mut map = BTreeMap::new();
     for pair in labels.split(';').filter(|p| !p.is_empty()) {
@@ -390,6 +393,7 @@ mod tests {
             (&format!("{HEADER}\n1970-01-01T00:00:00Z,m,1\n"), ":2: 3 cells"),
             (&format!("{HEADER}\n1970-01-01T00:00:00Z,m,nan,,\n"), "`nan` is no number"),
             (&format!("{HEADER}\nlater,m,1,,\n"), "`later` is no time"),
+            (&format!("{HEADER}\n1970-01-01T00:00:00Z,,1,,\n"), "the metric has no name"),
             (&format!("{HEADER}\n1970-01-01T00:00:00Z,\"m,1,,\n"), "not closed"),
         ] {
             fs::write(&path, body).unwrap();

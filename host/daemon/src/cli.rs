@@ -239,6 +239,9 @@ impl Failure {
                 let place = Place::line(path, u32::try_from(*line).unwrap_or(0));
                 Diagnostic::error(Area::Data, what).at(place)
             }
+            ReadError::Io { path, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Failure::io(path, source);
+            }
             ReadError::Io { .. } => Diagnostic::error(Area::Data, chain(error)),
         };
         Failure::new(exit::DATA, d.help("name a directory that `hb ingest` wrote, or write it again"))

@@ -208,3 +208,40 @@ impl HostCalls for SinkCalls {
         written.map_err(|e| e.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_is_heard_at_the_level_it_speaks_at() {
+        let heard = Heard::default();
+        let to = heard.clone();
+        let listener = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        tracing::subscriber::with_default(listener.with_writer(move || to.clone()).finish(), || {
+            let mut calls = SinkCalls { name: "s".into(), output: Output::Nowhere };
+            (0..4).for_each(|level| calls.log(level, &format!("word {level}")));
+        });
+        let heard = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = heard.lines().collect();
+        assert_eq!(lines.len(), 4, "{heard}");
+        for (level, (line, word)) in lines.iter().zip(["ERROR", "WARN", "INFO", "DEBUG"]).enumerate() {
+            assert!(line.contains(word) && line.contains(&format!("word {level}")), "{line}");
+        }
+    }
+}

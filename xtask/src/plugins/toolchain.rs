@@ -1,5 +1,6 @@
 //! Finds a compiler for wasm: the rustup target where it can be had, else Debian's rustc with its own standard library.
 
+use crate::machine;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +28,10 @@ impl Toolchain {
             Ok("") | Err(_) => rustup(target).or_else(|first| {
                 eprintln!("plugins: no rustup target ({first:#}); trying Debian's {}", DEBIAN_PACKAGES[0]);
                 debian().with_context(|| {
-                    format!("no compiler for {target}: run `rustup target add {target}`, or on Debian `{}`", apt_line())
+                    format!(
+                        "no compiler for {target}: run `rustup target add {target}`, or on Debian `{}`",
+                        machine::install_line(&DEBIAN_PACKAGES)
+                    )
                 })
             }),
             Ok(other) => bail!("{ENV}={other:?} is none of rustup, debian"),
@@ -90,28 +94,10 @@ fn debian() -> Result<Toolchain> {
         sysroot.join("lib/rustlib/src/rust/library/std").is_dir().then_some(sysroot)
     };
     if ready().is_none() {
-        install()?;
+        machine::install(&DEBIAN_PACKAGES)?;
     }
     let sysroot = ready().with_context(|| format!("{DEBIAN_RUSTC} has no source of the standard library"))?;
     Ok(Toolchain::Debian { sysroot, linker: rust_lld() })
-}
-
-fn install() -> Result<()> {
-    let id = Command::new("id").arg("-u").output().context("id")?;
-    ensure!(id.stdout.trim_ascii() == b"0", "only root can install them: {}", apt_line());
-    eprintln!("plugins: {}", apt_line());
-    let status = Command::new("apt-get")
-        .args(["install", "-y", "--no-install-recommends"])
-        .args(DEBIAN_PACKAGES)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .status()
-        .context("apt-get")?;
-    ensure!(status.success(), "apt-get could not install {}", DEBIAN_PACKAGES.join(", "));
-    Ok(())
-}
-
-fn apt_line() -> String {
-    format!("apt-get install {}", DEBIAN_PACKAGES.join(" "))
 }
 
 /// The linker that comes with the compiler in use; none where that is a distribution's, which then finds its own.

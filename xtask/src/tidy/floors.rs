@@ -18,11 +18,10 @@ enum Place {
     Floor(u8),
 }
 
-/// Every module of `host/daemon/src`. The engine and the log are crates of their own below it.
+/// Every module of `host/daemon/src` and nothing else. The engine and the log are crates of their own below it.
 const TABLE: &[(&str, Place)] = &[
     ("diagnostic", Utility),
     ("clock", Utility),
-    ("telemetry", Utility),
     ("config", Config),
     // Signs for the state and for composition alike.
     ("keys", Floor(1)),
@@ -41,11 +40,8 @@ const TABLE: &[(&str, Place)] = &[
     ("observe", Floor(3)),
     ("replay", Floor(3)),
     ("report", Floor(3)),
-    // The loop.
-    ("daemon", Floor(4)),
     // Faces.
-    ("api", Floor(5)),
-    ("cli", Floor(5)),
+    ("cli", Floor(4)),
 ];
 
 /// Crates that are a door to one outside world, and the module that alone goes through it.
@@ -56,8 +52,14 @@ const OWNERS: &[(&str, &str)] = &[
     ("minisign", "keys"),
     ("mlua", "policy"),
     ("redb", "state"),
+    ("rumqttc", "transport"),
+    ("rustls", "transport"),
+    ("tokio", "transport"),
     ("wasmtime", "plugin"),
 ];
+
+/// The page that shows the floors, and the heading above them.
+const PAGE: (&str, &str) = ("docs/explain/ARCHITECTURE.md", "## Floors");
 
 const WORLDS: u8 = 2;
 const SOURCE: &str = "host/daemon/src/";
@@ -66,6 +68,48 @@ const SOURCE: &str = "host/daemon/src/";
 type Uses = BTreeMap<(String, String), (String, usize)>;
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
+    let names: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    [check_modules(tree), absent(tree, &names), page(tree, &names)].concat()
+}
+
+/// Names of the table that belong to no module any more.
+fn absent(tree: &Tree, names: &[&str]) -> Vec<Finding> {
+    let gone = names.iter().filter(|name| !tree.has(&format!("{SOURCE}{name}.rs")));
+    gone.map(|name| {
+        let quoted = format!("(\"{name}\",");
+        let table = tree.file(file!()).and_then(|f| f.lines().find(|(_, line)| line.trim().starts_with(&quoted)));
+        let message = format!("the table of floors names `{name}`, which is no module of {SOURCE}");
+        Finding::new(file!(), table.map_or(1, |(line, _)| line), message, "remove its line")
+    })
+    .collect()
+}
+
+/// Names that the page and the table do not share.
+fn page(tree: &Tree, names: &[&str]) -> Vec<Finding> {
+    let (path, heading) = PAGE;
+    let help = format!("{path} and the table of {} name the same modules", file!());
+    let Some(file) = tree.file(path) else { return Vec::new() };
+    let Some((start, _)) = file.lines().find(|(_, line)| *line == heading) else {
+        return vec![Finding::new(path, 1, format!("no heading `{heading}`"), help)];
+    };
+    // Names stand behind the number of the floor; a wide gap ends them.
+    let block = file.lines().skip(start).skip_while(|(_, l)| !l.starts_with("```")).skip(1);
+    let block = block.take_while(|(_, line)| !line.starts_with("```"));
+    let shown: Vec<(usize, &str)> = block
+        .flat_map(|(number, line)| {
+            let column = line.get(3..).unwrap_or_default().split("  ").next().unwrap_or_default();
+            let words = column.split(['|', ',']).filter_map(|part| part.split_whitespace().next());
+            words.map(move |word| (number, word))
+        })
+        .collect();
+    let unknown = shown.iter().filter(|(_, word)| *word != "main" && !names.contains(word));
+    let unknown = unknown.map(|(number, word)| (*number, format!("the floors show `{word}`, which is no module")));
+    let missing = names.iter().filter(|name| !shown.iter().any(|(_, word)| word == *name));
+    let missing = missing.map(|name| (start, format!("the floors do not show `{name}`")));
+    unknown.chain(missing).map(|(line, message)| Finding::new(path, line, message, help.clone())).collect()
+}
+
+fn check_modules(tree: &Tree) -> Vec<Finding> {
     let modules: BTreeMap<&str, &File> = tree.of_kind("rs").filter_map(|f| Some((module(f)?, f))).collect();
     let mut findings = Vec::new();
     for (name, file) in &modules {
@@ -200,7 +244,42 @@ mod tests {
         let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         let expected: Vec<_> = expected.iter().map(|e| format!("host/daemon/src/{e}")).collect();
         let expected: Vec<_> = expected.iter().map(String::as_str).collect();
-        fixture::check(super::check, &files, &expected);
+        fixture::check(super::check_modules, &files, &expected);
+    }
+
+    #[test]
+    fn a_line_of_the_table_without_a_module_is_told() {
+        let rule = |tree: &super::Tree| super::absent(tree, &["state", "gone"]);
+        let table = "const TABLE: &[(&str, Place)] = &[\n    (\"state\", Floor(2)),\n    (\"gone\", Floor(3)),\n];";
+        let files = [("host/daemon/src/state.rs", ""), ("host/daemon/src/gone/x.rs", ""), (file!(), table)];
+        let expected =
+            format!("{}:3: the table of floors names `gone`, which is no module of host/daemon/src/", file!());
+        fixture::check(rule, &files, &[&expected]);
+    }
+
+    #[test]
+    fn the_page_shows_what_the_table_names() {
+        let rule = |tree: &super::Tree| super::page(tree, &["cli", "state", "plugin", "case", "clock"]);
+        let text = "# A\n\n## Floors\n\n```text\n4  main, cli           faces\n3  case, gone,\n   odd       composition\n\
+                    2  state (redb) | plugin (wasmtime)\n0                 the crate hb-log\n```\n\n```text\n1  other\n```\n";
+        fixture::check(
+            rule,
+            &[(super::PAGE.0, text)],
+            &[
+                "docs/explain/ARCHITECTURE.md:3: the floors do not show `clock`",
+                "docs/explain/ARCHITECTURE.md:7: the floors show `gone`, which is no module",
+                "docs/explain/ARCHITECTURE.md:8: the floors show `odd`, which is no module",
+            ],
+        );
+        let nothing = ["docs/explain/ARCHITECTURE.md:1: no heading `## Floors`"];
+        fixture::check(rule, &[(super::PAGE.0, "# A\n")], &nothing);
+    }
+
+    #[test]
+    fn owners_are_modules() {
+        for (krate, owner) in super::OWNERS {
+            assert!(super::place(owner).is_some(), "{krate} belongs to {owner}");
+        }
     }
 
     #[test]

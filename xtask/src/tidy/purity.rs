@@ -39,12 +39,6 @@ const LINKED: &[&str] = &[
     "wasmtime",
 ];
 
-/// Linked all the same: (user, crate), each with the reason why no decision can depend on it.
-const ACCEPTED: &[(&str, &str)] = &[
-    // Salts for the passwords of encrypted archives; hb neither writes nor reads such.
-    ("zip", "getrandom"),
-];
-
 /// What the source of the pure crates names, tests aside.
 pub(super) fn check_source(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -84,12 +78,11 @@ fn linked(tree: &str) -> Vec<Finding> {
         let Ok(depth) = line[..line.len() - name.len()].parse::<usize>() else { continue };
         let name = name.split(' ').next().unwrap_or_default();
         trail.truncate(depth);
-        let user = trail.last().copied().unwrap_or_default();
-        if LINKED.contains(&name) && !ACCEPTED.contains(&(user, name)) {
+        if LINKED.contains(&name) {
             let message = format!("the pure crate {} links {name} ({})", trail[0], trail.join(" -> "));
             let manifest = CRATES.iter().find(|(_, krate)| *krate == trail[0]).map_or("", |(folder, _)| folder);
             let path = manifest.replace("src/", "Cargo.toml");
-            let help = format!("drop the dependency or its feature, or accept it with a reason in {}", file!());
+            let help = "drop the dependency or the feature that brings it";
             findings.push(Finding::new(&path, 1, message, help));
         }
         trail.push(name);
@@ -137,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_followed_to_its_user() {
-        let tree = "0hb-engine v0.1.0 (x)\n1hb-log v0.1.0\n2zip v9.0.0\n3getrandom v0.4.0\n\
+        let tree = "0hb-engine v0.1.0 (x)\n1hb-log v0.1.0\n2zip v9.0.0\n3crc32fast v1.4.0\n\
                     0hb-log v0.1.0\n1ciborium v0.2.0\n2rand v0.9.0\n3getrandom v0.4.0\n1tokio-like v1.0.0\n";
         let found: Vec<String> = linked(tree).into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
         assert_eq!(

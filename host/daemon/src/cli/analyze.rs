@@ -64,12 +64,12 @@ pub(crate) struct Run {
 pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let mut file = global.load()?;
     let meta = artifact::read_meta(&args.dir).map_err(|e| Failure::artifact(&e))?;
-    let samples = count_samples(&args.dir)?;
     if let Some(tag) = &args.baseline {
         let name = tag_name(tag)?;
         check_tag(&file, &name)?;
         file.config.checks.iter_mut().for_each(|c| c.baseline = Some(name.clone()));
     }
+    let samples = count_samples(&args.dir)?;
     // The run's own source replaces those of the config; nothing else of the config changes.
     file.config.sources.clear();
     let (unit, content) = artifact_unit(&file, &args.dir)?;
@@ -79,6 +79,7 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let bar = progress::share("analyze", samples);
     let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true, Sinks::default(), bar)?;
     summary.ended?;
+    check_taken(&recorder)?;
     let busy = progress::busy("report");
     let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
     let run = remember(&mut recorder, &report, &lane, &generation, args)?;
@@ -103,6 +104,17 @@ fn count_samples(dir: &Path) -> Result<u64, Failure> {
         return Err(Failure::new(exit::DATA, d.help(help)));
     }
     Ok(samples)
+}
+
+/// Rows that can be read and that nobody believes are no telemetry either.
+fn check_taken(recorder: &Recorder) -> Result<(), Failure> {
+    let counters = recorder.state().reader()?.counters(recorder.program(), recorder.lane())?;
+    let count = |name: &str| counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1);
+    if count("samples") > count("refused") {
+        return Ok(());
+    }
+    let d = Diagnostic::error(Area::Data, "every row of the artifact was refused");
+    Err(Failure::new(exit::DATA, d.help("`hb quarantine list` says why")))
 }
 
 /// A tag that names nothing would compare with nothing.

@@ -20,7 +20,7 @@ use super::{Done, Failure, Global, chain, feed_limits, open_state, progress, tel
 use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile, TransportConfig};
-use crate::diagnostic::{Diagnostics, exit, neutralise};
+use crate::diagnostic::{Diagnostic, Diagnostics, exit, neutralise};
 use crate::dispatch::Sinks;
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;
@@ -50,9 +50,11 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
     let packed = if file.config.evidence.on_fail { pack_due(&mut recorder, &file.config) } else { Ok(()) };
     log_stop(&mut recorder, &summary.why)?;
     global.print(&summary.shown, Shown::text);
-    summary.ended?;
-    packed?;
-    Ok(exit::OK)
+    let mut failed = summary.ended.err().map(Failure::from);
+    if let Err(failure) = packed {
+        collect(&mut failed, &failure, Diagnostic::clone);
+    }
+    failed.map_or(Ok(exit::OK), Err)
 }
 
 /// What a run brought.
@@ -212,7 +214,7 @@ pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), F
         }
         match cbor::decode::<Case>(&bytes) {
             Ok(case) => due.push(case),
-            Err(e) => collect(&mut failed, &id, PipelineError::corrupt("case", e).into()),
+            Err(e) => collect(&mut failed, &PipelineError::corrupt("case", e).into(), |d| of_case(d, &id)),
         }
     }
     drop(reader);
@@ -220,7 +222,7 @@ pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), F
     for case in &due {
         match recorder.with_state(|state, signer| pack_one(state, signer, case, &config.evidence.dir)) {
             Ok(path) => tell(&format!("evidence: {}\n", path.display())),
-            Err(failure) => collect(&mut failed, &case.id, failure),
+            Err(failure) => collect(&mut failed, &failure, |d| of_case(d, &case.id)),
         }
     }
     failed.map_or(Ok(()), Err)
@@ -235,12 +237,14 @@ fn pack_one(state: &mut State, signer: &Signer, case: &Case, dir: &Path) -> Resu
     Ok(path)
 }
 
-/// Adds what was wrong with a case; the exit code stays that of the first.
-fn collect(failed: &mut Option<Failure>, case: &str, failure: Failure) {
-    let all = failed.get_or_insert_with(|| Failure { code: failure.code, found: Diagnostics::new() });
-    for d in &failure.found {
-        all.found.push(d.clone().note("case", case));
-    }
+/// Adds what was wrong to what was wrong before; the exit code stays that of the first.
+fn collect(failed: &mut Option<Failure>, more: &Failure, told: impl Fn(&Diagnostic) -> Diagnostic) {
+    let all = failed.get_or_insert_with(|| Failure { code: more.code, found: Diagnostics::new() });
+    more.found.iter().for_each(|d| all.found.push(told(d)));
+}
+
+fn of_case(d: &Diagnostic, case: &str) -> Diagnostic {
+    d.clone().note("case", case)
 }
 
 /// Version of the note that a case was packed.

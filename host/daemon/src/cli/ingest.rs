@@ -67,8 +67,15 @@ pub(crate) struct NormalizeArgs {
 pub(crate) fn ingest(global: &Global, args: &IngestArgs) -> Done {
     let (file, _scratch) = global.load_or_defaults()?;
     let configured = find_source(&file, args.source.as_deref(), args.config_source.as_deref())?;
-    if let (Some(source), None) = (configured, &args.config_source) {
-        tell(&format!("{} is read as source `{}` of {}\n", args.path.display(), source.name, file.path.display()));
+    let (path, config) = (args.path.display(), file.path.display());
+    match (configured, file.config.normalizers.first()) {
+        (Some(source), _) if args.config_source.is_none() => {
+            tell(&format!("{path} is read as source `{}` of {config}\n", source.name));
+        }
+        (None, Some(first)) => {
+            tell(&format!("no source of {config} reads so; {path} is normalized by `{}`\n", first.name));
+        }
+        _ => {}
     }
     let plugin = configured.map_or_else(|| args.source.as_deref().unwrap_or(DEFAULT_SOURCE), |s| s.plugin.as_str());
     let mut settings = configured.map_or_else(default_settings, |s| s.settings.clone());

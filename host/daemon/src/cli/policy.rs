@@ -81,7 +81,9 @@ fn refuse_empty(paths: &[PathBuf]) -> Result<(), Failure> {
 
 fn refuse(problems: Vec<PolicyProblem>) -> Result<(), Failure> {
     let mut found = Diagnostics::new();
-    problems.into_iter().for_each(|problem| found.push(policy_diagnostic(problem)));
+    for problem in problems {
+        found.push(policy_diagnostic(problem));
+    }
     if found.has_errors() { Err(Failure { code: exit::DATA, found }) } else { Ok(()) }
 }
 

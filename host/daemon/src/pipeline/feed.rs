@@ -170,6 +170,7 @@ impl Feed {
             deliveries: DeliveryRows::default(),
             breaker: Breaker::default(),
         };
+        tracing::debug!(source = unit.name, "reading");
         threads.push(spawn("hb-source", move || reader.run())?);
         Ok(Feed { turns, turn: 0, control, handle, _threads: threads })
     }

@@ -6,12 +6,12 @@
 //! directory belongs to the user of the daemon alone.
 
 use std::fs;
-use std::hash::{Hash, Hasher};
+use std::hash::{Hash as _, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use hb_log::hash::Hash;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -32,11 +32,6 @@ pub enum Origin {
     Repaired,
 }
 
-/// SHA-256 as hex.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
-}
-
 /// The component for `wasm`, from `dir` if it holds a sound copy, compiled otherwise. Compiling is all this function
 /// needs the compiler for, so that it could move into a process of its own.
 ///
@@ -44,7 +39,7 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 pub(super) fn compile(
     engine: &Engine,
     wasm: &[u8],
-    wasm_hash: &str,
+    wasm_hash: Hash,
     dir: Option<&Path>,
 ) -> wasmtime::Result<(Component, Origin, Option<io::Error>)> {
     let Some(dir) = dir else {
@@ -83,8 +78,8 @@ enum Found {
 }
 
 impl Files {
-    fn new(dir: &Path, engine: &Engine, wasm_hash: &str) -> Files {
-        let key = sha256_hex(format!("{CACHE_VERSION}\n{wasm_hash}\n{}", fingerprint(engine)).as_bytes());
+    fn new(dir: &Path, engine: &Engine, wasm_hash: Hash) -> Files {
+        let key = Hash::of(format!("{CACHE_VERSION}\n{wasm_hash}\n{}", fingerprint(engine)).as_bytes());
         Files { code: dir.join(format!("{key}.cwasm")), receipt: dir.join(format!("{key}.receipt")) }
     }
 
@@ -109,7 +104,7 @@ impl Files {
 }
 
 fn receipt_of(code: &[u8]) -> String {
-    format!("{CACHE_VERSION} sha256 {}\n", sha256_hex(code))
+    format!("{CACHE_VERSION} sha256 {}\n", Hash::of(code))
 }
 
 // Old code goes first; what is still used is compiled again when it is missed.
@@ -142,23 +137,22 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 // Wasmtime version and all settings that change code, as wasmtime itself compares them.
-fn fingerprint(engine: &Engine) -> String {
-    let mut hasher = HashText(Sha256::new());
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    data_encoding::HEXLOWER.encode(&hasher.0.finalize())
+fn fingerprint(engine: &Engine) -> Hash {
+    let mut gathered = Gathered(Vec::new());
+    engine.precompile_compatibility_hash().hash(&mut gathered);
+    Hash::of(&gathered.0)
 }
 
-struct HashText(Sha256);
+/// Takes what is fed to a hasher as bytes; nobody asks it for its 64 bits.
+struct Gathered(Vec<u8>);
 
-impl Hasher for HashText {
+impl Hasher for Gathered {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     fn finish(&self) -> u64 {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0.clone().finalize()[..8]);
-        u64::from_le_bytes(first)
+        self.0.len() as u64
     }
 }
 

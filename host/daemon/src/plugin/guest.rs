@@ -42,8 +42,6 @@ pub struct Counters {
     pub rebuilds: u64,
     /// Fuel units spent (normalizers).
     pub fuel: u64,
-    /// Log lines not passed on because of the cap per call.
-    pub log_lines_dropped: u64,
 }
 
 /// The store's data: what one guest may reach and how far.
@@ -111,11 +109,11 @@ impl wit::log::Host for Guest {
     fn write(&mut self, level: u8, text: String) -> wasmtime::Result<()> {
         self.charge(text.len())?;
         if self.meter.log_lines < LOG_LINES_PER_CALL {
-            self.meter.log_lines += 1;
             self.calls.log(level, &neutral(&text, MAX_LOG_LINE_BYTES));
-        } else {
-            self.counters.log_lines_dropped += 1;
+        } else if self.meter.log_lines == LOG_LINES_PER_CALL {
+            self.calls.log(level, "further lines of this call are left out");
         }
+        self.meter.log_lines = self.meter.log_lines.saturating_add(1);
         self.meter.last_log = Some(text);
         Ok(())
     }

@@ -56,7 +56,8 @@ pub const MAX_IMPORT_BYTES_PER_CALL: usize = 8 << 20;
 /// Bytes of frames put into one call: input, output and working copies of a batch stay below the default memory.
 pub const MAX_CALL_BYTES: usize = 4 << 20;
 
-/// Log lines passed on per call; the rest is counted. A plugin with one line per frame would drown the log.
+/// Log lines passed on per call; one more says that the rest is left out. A plugin with one line per frame would drown
+/// the log.
 pub const LOG_LINES_PER_CALL: u32 = 32;
 
 /// Bytes of one log line; what is longer is cut.

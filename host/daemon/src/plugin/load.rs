@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hb_log::hash::Hash;
 use minisign_verify::{PublicKey, Signature};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
@@ -46,7 +47,7 @@ pub(super) struct LoadedInner {
     pub(super) manifest: Manifest,
     pub(super) limits: Limits,
     pub(super) pre: InstancePre<Guest>,
-    wasm_hash: String,
+    wasm_hash: Hash,
     origin: Origin,
     cache_error: Option<std::io::Error>,
     granted: BTreeSet<Capability>,
@@ -68,11 +69,6 @@ impl Loaded {
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.inner.manifest
-    }
-
-    /// SHA-256 of the component, hex: names it in decisions and evidence.
-    pub fn wasm_hash(&self) -> &str {
-        &self.inner.wasm_hash
     }
 
     /// Whether it came from the cache of compiled code.
@@ -100,9 +96,9 @@ impl Host {
         check_signature(&plugin, "plugin.yaml", text, trusted.manifest_signature.as_deref(), trusted)?;
         check_magic(&plugin, wasm)?;
         let engine = self.engines.of(manifest.kind);
-        let wasm_hash = cache::sha256_hex(wasm);
+        let wasm_hash = Hash::of(wasm);
         let (component, origin, cache_error) =
-            cache::compile(engine, wasm, &wasm_hash, self.options.cache_dir.as_deref())
+            cache::compile(engine, wasm, wasm_hash, self.options.cache_dir.as_deref())
                 .map_err(|e| LoadError::NotAComponent { plugin: plugin.clone(), reason: format!("{e:#}") })?;
         check_export(&component, &manifest)?;
         let granted: BTreeSet<_> = manifest.capabilities.intersection(&grants.0).copied().collect();

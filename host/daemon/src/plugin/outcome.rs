@@ -1,5 +1,7 @@
 //! What a normalizer made of a batch, and what the contract demands of it.
 
+use hb_engine::TIME_MAX_NS;
+
 use super::bindings::exports::hb::plugin::normalize;
 use super::fault::{PluginFault, reason};
 use super::{Event, Reject};
@@ -100,6 +102,13 @@ pub(super) fn check(
     if let Some(k) = s.value.iter().position(|v| !v.is_finite()) {
         return Err(format!("row {k}: the value is {}", s.value[k]));
     }
+    let wild = |time_ns: i64| time_ns.unsigned_abs() > TIME_MAX_NS.unsigned_abs();
+    if let Some(k) = s.time_ns.iter().position(|&t| wild(t)) {
+        return Err(format!("row {k}: the time {} ns lies outside of the years 1678 to 2261", s.time_ns[k]));
+    }
+    if let Some(e) = answer.events.iter().find(|e| wild(e.time_ns)) {
+        return Err(format!("an event's time {} ns lies outside of the years 1678 to 2261", e.time_ns));
+    }
     if let Some(k) = s.series.iter().position(|&id| !knows_series(id)) {
         return Err(format!("row {k}: series {} was not defined by this plugin", s.series[k]));
     }
@@ -194,6 +203,9 @@ mod tests {
     #[test]
     fn a_good_answer_passes() {
         assert_eq!(check(&good(), 5, 2, |id| id == 7 || id == 8), Ok(()));
+        let mut edge = good();
+        edge.samples.time_ns = vec![-TIME_MAX_NS, 0, TIME_MAX_NS];
+        assert_eq!(check(&edge, 5, 2, |id| id == 7 || id == 8), Ok(()));
     }
 
     #[test]
@@ -202,6 +214,11 @@ mod tests {
         assert!(complaint(|a| a.samples.frame[0] = 1).contains("row 1: the frame falls from 1 to 0"));
         assert!(complaint(|a| a.samples.frame[2] = 5).contains("a sample names frame 5 of 5"));
         assert!(complaint(|a| a.samples.value[1] = f64::INFINITY).contains("row 1: the value is inf"));
+        for wild in [i64::MIN, -TIME_MAX_NS - 1, TIME_MAX_NS + 1, i64::MAX] {
+            let outside = format!("time {wild} ns lies outside of the years 1678 to 2261");
+            assert!(complaint(|a| a.samples.time_ns[1] = wild).contains(&format!("row 1: the {outside}")));
+            assert!(complaint(|a| a.events[0].time_ns = wild).contains(&format!("an event's {outside}")));
+        }
         assert!(complaint(|a| a.samples.series[1] = 9).contains("series 9 was not defined"));
         assert!(complaint(|a| a.events[0].frame = 9).contains("an event names frame 9 of 5"));
         assert!(complaint(|a| a.events.push(event(1))).contains("events falls from 2 to 1"));

@@ -1,0 +1,135 @@
+//! Several sources in one daemon: none speaks for another, and what two say of one asset is judged together.
+
+use std::path::PathBuf;
+
+use hb_engine::decision::Decision;
+
+use crate::hostile::copy_folder;
+use crate::support::guests::{guest, plugin};
+use crate::support::hb::{Hb, PROGRAM, Plant, SCHEMA, at, config, telemetry};
+
+/// Simulated seconds.
+const SECONDS: u64 = 480;
+
+/// Two files of one plant: speeds in one, everything else in the other.
+fn split(hb: &Hb) {
+    let (mut speeds, mut temps) = (String::new(), String::new());
+    for line in telemetry(1, SECONDS).lines() {
+        let Ok(mut record) = serde_json::from_str::<serde_json::Value>(line) else {
+            temps.push_str(&format!("{line}\n"));
+            continue;
+        };
+        if let Some(rpm) = record.as_object_mut().and_then(|r| r.remove("rpm")) {
+            let (time, asset) = (&record["timestamp"], &record["asset"]);
+            speeds.push_str(&format!("{}\n", serde_json::json!({"timestamp": time, "asset": asset, "rpm": rpm})));
+        }
+        temps.push_str(&format!("{record}\n"));
+    }
+    hb.write("speeds.jsonl", &speeds);
+    hb.write("temps.jsonl", &temps);
+}
+
+/// A second source for the plant's config, before or after the one that is there.
+fn two_sources(text: &str) -> String {
+    let second = "  - name: speeds
+    plugin: file-replay
+    transport: { file: { path: speeds.jsonl } }
+    settings: { format: jsonl }
+    normalizer: plant
+";
+    text.replace("path: telemetry.jsonl", "path: temps.jsonl")
+        .replace("normalizers:\n", &format!("{second}normalizers:\n"))
+}
+
+fn decoded(hb: &Hb) -> Vec<Decision> {
+    hb.decisions(PROGRAM).iter().map(|d| hb_log::cbor::decode(d).unwrap()).collect()
+}
+
+#[test]
+fn two_files_of_one_asset_are_judged_like_one() {
+    let one = Hb::plant(Plant::default(), &telemetry(1, SECONDS));
+    one.done(&["daemon", "--once"]);
+    let mut whole: Option<Vec<Vec<u8>>> = None;
+    for batch_frames in [1, 64, 4_096] {
+        let plant = Plant { batch_frames, ..Plant::default() };
+        let two = Hb::plant(plant, &telemetry(1, SECONDS));
+        split(&two);
+        two.write("hb.yaml", &two_sources(&config(plant)));
+        two.done(&["daemon", "--once"]);
+        let outline = |hb: &Hb| {
+            let list = decoded(hb).into_iter().map(|d| (d.end_ns, d.asset, d.status, d.counts.samples));
+            let mut list: Vec<_> = list.collect();
+            list.sort();
+            list
+        };
+        assert_eq!(outline(&one), outline(&two), "batches of {batch_frames}");
+        let bytes = two.decisions(PROGRAM);
+        assert_eq!(whole.get_or_insert(bytes.clone()), &bytes, "batches of {batch_frames}");
+    }
+}
+
+#[test]
+fn a_missing_file_stops_nobody_else() {
+    let hb = Hb::plant(Plant::default(), &telemetry(1, SECONDS));
+    split(&hb);
+    std::fs::remove_file(hb.path("speeds.jsonl")).unwrap();
+    hb.write("hb.yaml", &two_sources(&config(Plant::default())));
+    let output = hb.run(&["daemon", "--once"]);
+    assert_eq!(output.code, 74, "{output:#?}");
+    assert!(output.stderr.contains("speeds.jsonl"), "{output:#?}");
+    let newest = decoded(&hb).iter().map(|d| d.end_ns).max();
+    assert_eq!(newest.map(hb::clock::rfc3339), Some(at(SECONDS - 10)), "the other one is read to its end");
+}
+
+#[test]
+fn a_pack_reproduces_across_a_change_of_the_schema() {
+    // The first part is read with one schema, the rest with another; both parts feed the failing window's range.
+    let plant = Plant { evidence: true, ..Plant::default() };
+    let text = telemetry(1, SECONDS);
+    let hb = Hb::plant(plant, &text);
+    let cut = text.match_indices('\n').nth(1_500).unwrap().0;
+    hb.write("telemetry.jsonl", &text[..=cut]);
+    hb.done(&["daemon", "--once"]);
+    hb.write("telemetry_schema.yaml", &SCHEMA.replace("temp_f: {", "temp_x: { metric: spare }\n  temp_f: {"));
+    hb.write("telemetry.jsonl", &text);
+    hb.done(&["daemon", "--once"]);
+    let packs = packs(&hb);
+    assert!(!packs.is_empty(), "nothing failed");
+    for pack in packs {
+        let output = hb.done(&["replay", pack.to_str().unwrap()]);
+        assert!(output.stdout.starts_with("reproduced"), "{output:#?}");
+    }
+}
+
+#[test]
+fn a_fault_of_one_source_is_no_fault_of_another() {
+    let plant = Plant { evidence: true, ..Plant::default() };
+    let hb = Hb::plant(plant, &telemetry(1, SECONDS));
+    // The second source's normalizer dies of every second frame; their numbers are those of good frames of the first.
+    hb.write("speeds.jsonl", &(0..2_000).map(|i| format!("{i}\n")).collect::<String>());
+    std::fs::rename(hb.path("telemetry.jsonl"), hb.path("temps.jsonl")).unwrap();
+    for built in [plugin("file-replay"), plugin("schema-map"), guest("hostile")] {
+        copy_folder(&built.folder, &hb.path("plugins").join(built.folder.file_name().unwrap()));
+    }
+    let text = two_sources(&config(plant)) + "plugins_dir: ./plugins\n";
+    let text = text.replace(
+        "speeds.jsonl } }\n    settings: { format: jsonl }\n    normalizer: plant",
+        "speeds.jsonl } }\n    settings: { format: jsonl }\n    normalizer: bad",
+    );
+    let bad = "normalizers:\n  - { name: bad, plugin: hostile, settings: { mode: trap_every, n: 2 } }\n";
+    hb.write("hb.yaml", &text.replace("normalizers:\n", bad));
+    hb.done(&["daemon", "--once"]);
+    let faults = hb.counters(PROGRAM).into_iter().find(|c| c.0 == "faults").map_or(0, |c| c.1);
+    assert!(faults >= 1_000, "{faults} faults");
+    let packs = packs(&hb);
+    assert!(!packs.is_empty(), "nothing failed");
+    for pack in packs {
+        let output = hb.done(&["replay", pack.to_str().unwrap()]);
+        assert!(output.stdout.starts_with("reproduced: "), "{output:#?}");
+    }
+}
+
+fn packs(hb: &Hb) -> Vec<PathBuf> {
+    let dir = hb.path("evidence_packs");
+    std::fs::read_dir(dir).map(|d| d.map(|e| e.unwrap().path()).collect()).unwrap_or_default()
+}
