@@ -10,8 +10,8 @@ mod hostile;
 mod live;
 mod plugins;
 mod readme;
-mod verbs;
 mod sources;
+mod verbs;
 mod yardstick;
 
 mod support {

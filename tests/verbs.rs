@@ -175,6 +175,8 @@ fn recording() -> Hb {
 /// Damages the recording and returns what was said of it.
 fn damage(hb: &Hb, fault: &str, params: &[&str]) -> String {
     let mut args = vec!["inject", "--fault", fault, "--input", "clean.csv", "--output", "hurt.csv"];
-    params.iter().for_each(|param| args.extend(["--param", param]));
+    for param in params {
+        args.extend(["--param", param]);
+    }
     hb.done(&args).stdout
 }

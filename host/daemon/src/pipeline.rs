@@ -7,6 +7,7 @@
 //! Modules in reading order: [`drive`] is the loop, [`merge`] the order of sources that end, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
 //! [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
 
+pub mod calls;
 mod column;
 pub mod drive;
 pub mod feed;

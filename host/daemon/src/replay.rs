@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::evidence::{self, PackedFrame, plugin_path, policy_path, settings_name, unit_path};
 use crate::generation::{PartRecord, UnitRecord, policies_of};
-use crate::pipeline::feed::Calls;
+use crate::pipeline::calls::Calls;
 use crate::pipeline::series::SeriesBook;
 use crate::plugin::{Frames, Grants, Host, HostOptions, Manifest, NormalizerInstance, Trust};
 use crate::policy::PolicySet;

@@ -345,7 +345,7 @@ impl Engine {
                 self.partitions[p].apply_sample(sample, judge, out);
                 self.count_decisions(&out[before..]);
                 if let Some(mark) = self.partitions[p].mark(source) {
-                    tick = self.follow(s.source, tick, mark, judge, out);
+                    tick = Some(self.follow(s.source, tick, mark, judge, out));
                 }
             } else if let (Route::Shed, Some(def)) = (route, &self.series[s.series[k] as usize]) {
                 out.push(Effect::Refused {
@@ -370,20 +370,20 @@ impl Engine {
         mark: i64,
         judge: &mut dyn Judge,
         out: &mut Vec<Effect>,
-    ) -> Option<i64> {
+    ) -> i64 {
         if let Some(tick) = tick {
             let is_far = mark.abs_diff(tick) > self.spec.max_jump_ns.unsigned_abs();
             if (is_far || !self.core.strays.is_empty()) && !self.set_anew(source, is_far) {
-                return Some(tick);
+                return tick;
             }
             if !is_far && mark < tick.saturating_add(TICK_NS) {
-                return Some(tick);
+                return tick;
             }
         }
         let tick = mark.div_euclid(TICK_NS).saturating_mul(TICK_NS);
         self.core.ticks.insert(source.to_owned(), tick);
         self.wake(source, tick, judge, out);
-        Some(tick)
+        tick
     }
 
     /// Counts a sample near or far from a source's clock; whether the clock may follow it.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hb_log::cbor::{self, CborError};
-use hb_log::hash::{Hash, Hasher};
+use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::Baseline;
@@ -18,7 +18,10 @@ use crate::series::{PartitionKey, SeriesDef};
 use crate::spec::{CheckSpec, EngineSpec, LatePolicy};
 use crate::window::Grid;
 
+mod range;
 mod verdict;
+
+use range::Range;
 
 /// Distinct event times that must follow a jump before it is believed: one wrong clock reading is an error, three in
 /// a row are a new clock.
@@ -155,24 +158,6 @@ struct RuleState {
     slots: Vec<String>,
     /// `slots.len()` values for each series in turn.
     values: Vec<f64>,
-}
-
-/// The journal range since the newest snapshot.
-#[derive(Debug)]
-struct Range {
-    snapshot: Hash,
-    hasher: Hasher,
-    inputs: u64,
-    generations: Vec<Hash>,
-    trace: Trace,
-}
-
-/// The inputs themselves, samples apart because they are many: at most one checkpoint's worth, 32 bytes each.
-#[derive(Debug, Default)]
-struct Trace {
-    samples: Vec<Sample>,
-    /// With the number of samples before it.
-    others: Vec<(usize, PartitionInput)>,
 }
 
 impl Partition {
@@ -523,67 +508,10 @@ impl Partition {
     }
 
     fn start_range(&mut self, snapshot: Hash) {
-        let mut trace = std::mem::take(&mut self.range.trace);
-        trace.samples.clear();
-        trace.others.clear();
-        self.range = Range { snapshot, trace, ..Range::default() };
+        self.range.restart(snapshot);
         if self.generation != Hash::ZERO {
             self.range.generations.push(self.generation);
         }
-    }
-}
-
-impl Default for Range {
-    fn default() -> Self {
-        Range {
-            snapshot: Hash::ZERO,
-            hasher: Hasher::new(),
-            inputs: 0,
-            generations: Vec::new(),
-            trace: Trace::default(),
-        }
-    }
-}
-
-impl Range {
-    /// Adds an input to the hash as marked canonical CBOR.
-    fn add(&mut self, input: &PartitionInput) {
-        self.inputs += 1;
-        let bytes = cbor::encode(input);
-        // No source has this number, so the marker cannot be mistaken for a sample.
-        self.hasher.update(&u32::MAX.to_le_bytes());
-        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
-        self.hasher.update(&bytes);
-        self.trace.others.push((self.trace.samples.len(), input.clone()));
-    }
-
-    /// Adds a sample to the hash as 32 bytes.
-    #[inline]
-    fn add_sample(&mut self, s: &Sample) {
-        self.inputs += 1;
-        let mut record = [0_u8; 32];
-        record[..4].copy_from_slice(&s.source.to_le_bytes());
-        record[4..8].copy_from_slice(&s.series.to_le_bytes());
-        record[8..16].copy_from_slice(&s.ordinal.to_le_bytes());
-        record[16..24].copy_from_slice(&s.time_ns.to_le_bytes());
-        record[24..].copy_from_slice(&s.value.to_bits().to_le_bytes());
-        self.hasher.update(&record);
-        self.trace.samples.push(*s);
-    }
-}
-
-impl Trace {
-    /// All inputs in order.
-    fn inputs(&self) -> Vec<PartitionInput> {
-        let mut inputs = Vec::with_capacity(self.samples.len() + self.others.len());
-        let mut from = 0;
-        for (at, other) in &self.others {
-            inputs.extend(self.samples[from..*at].iter().map(|s| PartitionInput::Sample(*s)));
-            inputs.push(other.clone());
-            from = *at;
-        }
-        inputs.extend(self.samples[from..].iter().map(|s| PartitionInput::Sample(*s)));
-        inputs
     }
 }
 

@@ -317,7 +317,9 @@ mod tests {
         fn sketches_together_are_as_one(runs in proptest::collection::vec(proptest::collection::vec(-9.0..9.0_f64, 0..200), 0..30)) {
             let sketch = |values: &[f64]| {
                 let mut q = Quantiles::default();
-                values.iter().for_each(|v| q.push(*v));
+                for v in values {
+                    q.push(*v);
+                }
                 q
             };
             let sketches: Vec<Quantiles> = runs.iter().map(|r| sketch(r)).collect();

@@ -9,13 +9,9 @@ use super::tree::{File, Tree};
 /// The reference of the config.
 const CONFIG_PAGE: &str = "docs/reference/config.md";
 
-/// Where it is taken from, in the order of its sections.
-const CONFIG_SOURCE: [&str; 4] = [
-    "host/daemon/src/config.rs",
-    "host/daemon/src/config/pipeline.rs",
-    "host/daemon/src/config/checks.rs",
-    "host/daemon/src/config/limits.rs",
-];
+/// Where it is taken from: the file of the whole, and the folder of its parts.
+const CONFIG_FILE: &str = "host/daemon/src/config.rs";
+const CONFIG_FOLDER: &str = "host/daemon/src/config/";
 
 const CONFIG_HEAD: &str = "\
 # Configuration
@@ -35,7 +31,7 @@ const READERS: [&str; 6] = [".need(\"", ".or(\"", ".optional(\"", ".whole(\"", "
 /// Every generated file as it should be now: path and text.
 pub(super) fn pages(tree: &Tree) -> Vec<(&'static str, String)> {
     // A tree without the source is a fixture of another rule.
-    if tree.file(CONFIG_SOURCE[0]).is_none() { Vec::new() } else { vec![(CONFIG_PAGE, config_page(tree))] }
+    if tree.file(CONFIG_FILE).is_none() { Vec::new() } else { vec![(CONFIG_PAGE, config_page(tree))] }
 }
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -60,18 +56,45 @@ struct Section {
 #[derive(Debug)]
 struct Key {
     name: String,
+    /// The type in the source.
     kind: String,
     meaning: String,
 }
 
-fn sections(tree: &Tree) -> Vec<Section> {
-    CONFIG_SOURCE.iter().filter_map(|path| tree.file(path)).flat_map(read_sections).collect()
+/// The files that say what a config holds.
+fn sources(tree: &Tree) -> impl Iterator<Item = &File> {
+    tree.of_kind("rs").filter(|f| f.path == CONFIG_FILE || f.path.starts_with(CONFIG_FOLDER) && !tree.is_test(&f.path))
+}
+
+/// The sections in the order in which a reader of the file meets them, and the types that nothing leads to.
+fn sections(tree: &Tree) -> (Vec<Section>, Vec<Section>) {
+    let mut left: Vec<Section> = sources(tree).flat_map(read_sections).collect();
+    let mut found = Vec::new();
+    follow("Config", &mut left, &mut found);
+    (found, left)
+}
+
+/// Moves a section, and behind it those that its keys hold. Each is moved once, so this ends.
+fn follow(name: &str, left: &mut Vec<Section>, found: &mut Vec<Section>) {
+    let Some(at) = left.iter().position(|s| s.name == name) else { return };
+    let section = left.remove(at);
+    let held: Vec<String> = section.keys.iter().map(|k| item(&k.kind).to_owned()).collect();
+    found.push(section);
+    for kind in held {
+        follow(&kind, left, found);
+    }
+}
+
+/// The type inside lists and options.
+fn item(kind: &str) -> &str {
+    let inside = ["Vec<", "Option<"].iter().find_map(|outer| kind.strip_prefix(outer)?.strip_suffix('>'));
+    inside.map_or(kind, item)
 }
 
 /// Reads what rustfmt wrote: an item begins at the left, a member is indented once, a comment stands above.
 fn read_sections(file: &File) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    let (mut comment, mut inside, mut hidden) = (String::new(), false, false);
+    let (mut comment, mut inside) = (String::new(), false);
     for (_, line) in file.lines() {
         let text = line.trim();
         if let Some(words) = text.strip_prefix("///") {
@@ -79,7 +102,6 @@ fn read_sections(file: &File) -> Vec<Section> {
             continue;
         }
         if text.starts_with("#[") {
-            hidden |= text == "#[serde(skip)]";
             continue;
         }
         let item = ["pub struct ", "pub enum "].iter().find_map(|begin| line.strip_prefix(begin));
@@ -89,10 +111,10 @@ fn read_sections(file: &File) -> Vec<Section> {
             inside = true;
         } else if line == "}" {
             inside = false;
-        } else if let Some(section) = sections.last_mut().filter(|_| inside && !hidden) {
+        } else if let Some(section) = sections.last_mut().filter(|_| inside) {
             section.keys.extend(member(text, &comment));
         }
-        (hidden, comment) = (false, String::new());
+        comment.clear();
     }
     sections
 }
@@ -103,56 +125,66 @@ fn member(text: &str, comment: &str) -> Option<Key> {
     let (name, kind) = match text.strip_prefix("pub ") {
         Some(field) => field.split_once(": ").map(|(name, kind)| (name.to_owned(), kind))?,
         None => match text.split_once('(') {
-            Some((name, kind)) => (name.to_lowercase(), kind.strip_suffix(')')?),
-            None => (text.to_lowercase(), ""),
+            Some((name, kind)) => (snake(name), kind.strip_suffix(')')?),
+            None => (snake(text), ""),
         },
     };
+    // Gathered from the settings, not written by anybody.
+    if kind == "Vec<SecretRef>" {
+        return None;
+    }
     // A field that holds another unit than the file says so: "`window_sec`: ...  In ns here."
     let comment = comment.trim().replace(" In ns here.", "");
     let (name, meaning) = match comment.strip_prefix('`').and_then(|rest| rest.split_once("`: ")) {
         Some((key, meaning)) => (key.to_owned(), meaning.to_owned()),
         None => (name, comment),
     };
-    let kind = if name.ends_with("_sec") { "seconds".to_owned() } else { shown_kind(kind) };
-    let meaning = prose(&meaning);
-    let mut letters = meaning.chars();
-    let meaning = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    Some(Key { name, kind, meaning })
+    let meaning = capital(&prose(&meaning));
+    Some(Key { name, kind: kind.to_owned(), meaning })
 }
 
-/// A type as an operator would say it.
-fn shown_kind(kind: &str) -> String {
-    let inside = |outer: &str| kind.strip_prefix(outer).and_then(|k| k.strip_suffix('>'));
-    if let Some(item) = inside("Vec<") {
-        return format!("list: {}", shown_kind(item));
-    }
-    if let Some(item) = inside("Option<") {
-        return shown_kind(item);
-    }
-    match kind {
+/// What stands there, as an operator would say it.
+fn value(name: &str, kind: &str) -> String {
+    let held = item(kind);
+    let shown = match held {
+        _ if name.ends_with("_sec") => "seconds".to_owned(),
+        _ if held.ends_with("Config") => format!("[{}](#{})", title(held).to_lowercase(), anchor(held)),
         "bool" => "true or false".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "whole number".to_owned(),
         "PathBuf" => "path".to_owned(),
-        "Name" | "String" => "name".to_owned(),
+        "Name" => "name".to_owned(),
+        "String" => "text".to_owned(),
         "Pattern" => "pattern".to_owned(),
+        "SecretRef" => "secret reference".to_owned(),
         "" | "LatePolicy" => "word".to_owned(),
-        _ if kind.ends_with("Config") => format!("[{}](#{})", title(kind).to_lowercase(), anchor(kind)),
         _ => "mapping".to_owned(),
-    }
+    };
+    if kind.starts_with("Vec<") { format!("list: {shown}") } else { shown }
 }
 
 /// `EventTimeConfig` is headed "Event time"; the whole is "The file".
 fn title(name: &str) -> String {
-    let mut title = String::new();
-    for letter in name.strip_suffix("Config").unwrap_or(name).chars() {
-        if letter.is_uppercase() && !title.is_empty() {
-            title.push(' ');
-            title.extend(letter.to_lowercase());
-        } else {
-            title.push(letter);
-        }
+    match snake(name.strip_suffix("Config").unwrap_or(name)).as_str() {
+        "" => "The file".to_owned(),
+        words => capital(&words.replace('_', " ")),
     }
-    if title.is_empty() { "The file".to_owned() } else { title }
+}
+
+/// `FileTransport` as serde writes it.
+fn snake(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn anchor(name: &str) -> String {
@@ -167,22 +199,26 @@ fn prose(comment: &str) -> String {
 
 fn config_page(tree: &Tree) -> String {
     let mut page = CONFIG_HEAD.to_owned();
-    for Section { name, about, keys } in sections(tree) {
+    for Section { name, about, keys } in sections(tree).0 {
         page.push_str(&format!("\n## {}\n\n{about}\n\n| Key | Value | Meaning |\n|---|---|---|\n", title(&name)));
         for Key { name, kind, meaning } in keys {
             // A bar would end the cell.
-            page.push_str(&format!("| `{name}` | {kind} | {} |\n", meaning.replace('|', "\\|")));
+            page.push_str(&format!("| `{name}` | {} | {} |\n", value(&name, &kind), meaning.replace('|', "\\|")));
         }
     }
     page
 }
 
-/// Keys that are read by a name no field or variant stands for.
+/// Keys that are read by a name no field or variant stands for, and structs that are no part of the file.
 fn undocumented(tree: &Tree) -> Vec<Finding> {
-    let sections = sections(tree);
+    let (sections, left) = sections(tree);
     let known = |key: &str| sections.iter().flat_map(|s| &s.keys).any(|k| k.name == key);
     let mut findings = Vec::new();
-    for file in CONFIG_SOURCE.iter().filter_map(|path| tree.file(path)) {
+    for section in left {
+        let help = "name it in a field, or call it otherwise: what ends in `Config` is a section of the reference";
+        findings.push(Finding::new(CONFIG_FILE, 1, format!("nothing holds a `{}`", section.name), help));
+    }
+    for file in sources(tree) {
         let product = file.lines().take_while(|(_, line)| *line != "#[cfg(test)]");
         for (number, line) in product {
             let keys = READERS.iter().flat_map(|r| line.match_indices(r).map(|(at, _)| &line[at + r.len()..]));
@@ -208,9 +244,17 @@ pub struct Config {
     pub program: Name,
     /// Where [`telemetry`] is | comes from.
     pub sources: Vec<SourceConfig>,
-    /// Not here.
+    /// Not written by anybody.
     #[serde(skip)]
-    pub secrets: Vec<u8>,
+    pub secrets: Vec<SecretRef>,
+    /// When.
+    pub event_time: Option<EventTimeConfig>,
+}
+
+/// Time.
+pub struct EventTimeConfig {
+    /// `late_sec`: how late. In ns here.
+    pub late_ns: i64,
 }
 
 /// One.
@@ -218,13 +262,7 @@ pub enum SourceConfig {
     /// A file.
     File(PathBuf),
     /// The rest.
-    Stdin,
-}
-
-/// Time.
-pub struct EventTimeConfig {
-    /// `late_sec`: how late. In ns here.
-    pub late_ns: i64,
+    StdIn,
 }
 
 fn read(f: F) {
@@ -245,6 +283,7 @@ All of it.
 |---|---|---|
 | `program` | name | Who. Default: `me`. |
 | `sources` | list: [source](#source) | Where `telemetry` is \\| comes from. |
+| `event_time` | [event time](#event-time) | When. |
 
 ## Source
 
@@ -253,7 +292,7 @@ One.
 | Key | Value | Meaning |
 |---|---|---|
 | `file` | path | A file. |
-| `stdin` | word | The rest. |
+| `std_in` | word | The rest. |
 
 ## Event time
 
@@ -266,28 +305,37 @@ Time.
 
     #[test]
     fn a_section_for_each_struct_and_a_row_for_each_key() {
-        let tree = tree::fixture::tree(&[(CONFIG_SOURCE[0], SOURCE)]);
+        let tree = tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]);
         let page = config_page(&tree);
         assert_eq!(page.strip_prefix(CONFIG_HEAD), Some(PAGE));
-        fixture::check(check, &[(CONFIG_SOURCE[0], SOURCE), (CONFIG_PAGE, &page)], &[]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &page)], &[]);
     }
 
     #[test]
     fn a_stale_page_is_told_at_its_first_difference() {
-        let page = config_page(&tree::fixture::tree(&[(CONFIG_SOURCE[0], SOURCE)]));
+        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]));
         let changed = page.replace("All of it.", "Nearly all of it.");
         let line = page.lines().position(|l| l == "All of it.").expect("the line") + 1;
         let expected = format!("{CONFIG_PAGE}:{line}: a stale page");
-        fixture::check(check, &[(CONFIG_SOURCE[0], SOURCE), (CONFIG_PAGE, &changed)], &[&expected]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &changed)], &[&expected]);
         let expected = format!("{CONFIG_PAGE}:1: a stale page");
-        fixture::check(check, &[(CONFIG_SOURCE[0], SOURCE)], &[&expected]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE)], &[&expected]);
     }
 
     #[test]
     fn a_key_that_nothing_explains_is_told() {
         let source = SOURCE.replace("\"sources\"", "\"source\"");
-        let page = config_page(&tree::fixture::tree(&[(CONFIG_SOURCE[0], &source)]));
-        let expected = format!("{}:30: no comment explains the key `source`", CONFIG_SOURCE[0]);
-        fixture::check(check, &[(CONFIG_SOURCE[0], &source), (CONFIG_PAGE, &page)], &[&expected]);
+        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, &source)]));
+        let expected = format!("{CONFIG_FILE}:32: no comment explains the key `source`");
+        fixture::check(check, &[(CONFIG_FILE, &source), (CONFIG_PAGE, &page)], &[&expected]);
+    }
+
+    #[test]
+    fn a_struct_that_is_no_part_of_the_file_is_told() {
+        let part =
+            (format!("{CONFIG_FOLDER}part.rs"), "/// Two.\npub struct LostConfig {\n    /// X.\n    pub x: bool,\n}\n");
+        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]));
+        let expected = format!("{CONFIG_FILE}:1: nothing holds a `LostConfig`");
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), (&part.0, part.1), (CONFIG_PAGE, &page)], &[&expected]);
     }
 }

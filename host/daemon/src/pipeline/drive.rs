@@ -77,7 +77,9 @@ pub fn run_once(
         watch.progress(&part.source, part.frames.len() as u64, part.columns.len() as u64);
         recorder.take(part)?;
         recorder.commit_when_due()?;
-        files.iter_mut().for_each(|f| f.running.tell(recorder));
+        for file in &mut files {
+            file.running.tell(recorder);
+        }
         report(recorder, watch)?;
     }
     recorder.checkpoint()?;

@@ -110,7 +110,9 @@ impl Taking {
             let _ = side.push(frame.bytes, frame.received_ns, frame.origin);
         }
         let mut later = batch.events.split_off(event);
-        later.iter_mut().for_each(|e| e.frame -= n as u32);
+        for event in &mut later {
+            event.frame -= n as u32;
+        }
         let faults = batch.faults.split_off(fault);
         let columns = Columns {
             source: batch.columns.source.clone(),

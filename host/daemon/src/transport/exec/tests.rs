@@ -1,7 +1,11 @@
 use std::fs;
+use std::os::fd::AsFd as _;
+use std::process::Command;
 
-use rustix::process::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::run::LastLine;
 use super::*;
 use crate::transport::Event;
 
