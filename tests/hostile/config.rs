@@ -71,6 +71,26 @@ fn a_policy_that_never_ends_is_found_before_the_start() {
 }
 
 #[test]
+fn parameters_that_make_no_sense_keep_it_from_starting() {
+    let base = config("in.jsonl", "jsonl", "schema-map", WIDE);
+    for (params, message) in [
+        ("k: 5, n: 3", "k is 5; a whole number from 1 to n, which is 3, is needed"),
+        ("n: 40", "n is 40; a whole number of windows from 1 to 30 is needed"),
+        ("warn: -1, fail: -9", "warn is -1; it must be above 0"),
+        ("fail: 3", "fail is 3; it must not be below warn, which is 4"),
+    ] {
+        let rule = format!("    rules:\n      - rule: drift.robust_z\n        params: {{ {params} }}\n");
+        let hb = with_config(&format!("{base}checks:\n  - id: c\n    window_sec: 10\n{rule}"));
+        for verb in [&["check"][..], &["daemon", "--once"]] {
+            let told = refused_start(&hb, verb);
+            assert!(told.contains(&format!("`drift.robust_z` refuses its parameters: {message}")), "{verb:?}: {told}");
+            assert!(told.contains("hb.yaml:19:17"), "{verb:?}: {told}");
+        }
+        assert!(!hb.path("state/hb.redb").exists(), "nothing was recorded");
+    }
+}
+
+#[test]
 fn a_severity_policy_that_fails_is_shown_and_the_decision_stands() {
     let shipped = fs::read_to_string(repository().join("policies/alert/severity.luau")).unwrap();
     let head = "local function severity(decision: Decision, ctx: SeverityCtx): Severity?\n";
