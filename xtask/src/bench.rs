@@ -58,8 +58,8 @@ impl Bench<'_> {
     /// The whole table.
     fn all(&self, dir: &Path) -> Result<Vec<String>> {
         let mut lines = vec![
-            "| case | records per CPU s | samples per CPU s | records per s | peak memory |".to_owned(),
-            "|---|---:|---:|---:|---:|".to_owned(),
+            "| case | records per CPU s | samples per CPU s | records per s | samples per s | peak memory |".to_owned(),
+            "|---|---:|---:|---:|---:|---:|".to_owned(),
         ];
         for (case, what) in CASES {
             let mut runs = Vec::new();
@@ -76,14 +76,15 @@ impl Bench<'_> {
             };
             let number = |run: &Value, key: &str| run[key].as_f64().unwrap_or(f64::NAN);
             lines.push(format!(
-                "| {case}: {what} | {} | {} | {} | {:.0} MB |",
+                "| {case}: {what} | {} | {} | {} | {} | {:.0} MB |",
                 thousands(median(&|r| number(r, "records") / number(r, "cpu_s"))),
                 thousands(median(&|r| number(r, "samples") / number(r, "cpu_s"))),
                 thousands(median(&|r| number(r, "records") / number(r, "wall_s"))),
+                thousands(median(&|r| number(r, "samples") / number(r, "wall_s"))),
                 median(&|r| number(r, "rss_kib")) * 1_024.0 / 1e6,
             ));
         }
-        lines.extend(PEERS.map(|(name, n)| format!("| {name} | {} | | | |", thousands(n as f64))));
+        lines.extend(PEERS.map(|(name, n)| format!("| {name} | {} | | | | |", thousands(n as f64))));
         Ok(lines)
     }
 
