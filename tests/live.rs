@@ -74,7 +74,8 @@ fn a_hundred_kills_on_mqtt_lose_nothing_and_double_nothing() {
     for (hb, running) in [(&calm, &mut calm_runs), (&hb, &mut last)] {
         wait_until_durable(running, total);
         running.end();
-        assert_eq!(sequences(hb), (0..total).collect::<Vec<u64>>(), "each message once, in order");
+        let sequence: Vec<u64> = values(hb).into_iter().map(|v| v as u64).collect();
+        assert_eq!(sequence, (0..total).collect::<Vec<u64>>(), "each message once, in order");
     }
     assert_eq!(calm.decisions(PROGRAM), hb.decisions(PROGRAM), "the kills changed decisions");
     assert!(!calm.decisions(PROGRAM).is_empty());
@@ -191,13 +192,13 @@ fn wait_until_durable(running: &mut Running, total: u64) {
     }
 }
 
-/// The numbers of all stored samples, sorted; one that is there twice shows.
-fn sequences(hb: &Hb) -> Vec<u64> {
+/// The values of all stored samples, in order; one that is there twice shows.
+fn values(hb: &Hb) -> Vec<f64> {
     let state = State::open(&hb.path("state"), Options::default()).unwrap();
     let mut all = Vec::new();
     for row in state.reader().unwrap().journal(PROGRAM, "live", 0).unwrap() {
         if let Some(Row::Samples(columns)) = journal::decode(&row.unwrap().bytes) {
-            all.extend(columns.value.iter().map(|v| *v as u64));
+            all.extend(columns.value);
         }
     }
     all
@@ -245,13 +246,7 @@ normalizers:
         });
     }
     running.end();
-    let mut values = Vec::new();
-    let state = State::open(&hb.path("state"), Options::default()).unwrap();
-    for row in state.reader().unwrap().journal(PROGRAM, "live", 0).unwrap() {
-        if let Some(Row::Samples(columns)) = journal::decode(&row.unwrap().bytes) {
-            values.extend(columns.value);
-        }
-    }
+    let mut values = values(&hb);
     values.sort_by(f64::total_cmp);
     assert_eq!(values, [21.5, 22.5, 23.5, 24.5]);
 }

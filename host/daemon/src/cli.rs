@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use crate::artifact::ReadError;
 use crate::config::{Config, ConfigFile, Name, Surroundings, template};
-use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, exit, neutralise, neutralise_lines};
+use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
 use crate::pipeline::feed::FeedLimits;
@@ -399,18 +399,6 @@ fn feed_limits(config: &Config) -> FeedLimits {
         batch_bytes: config.limits.batch_bytes,
         max_line_bytes: config.limits.max_line_bytes,
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }
 
 /// Structured lines on stderr; RUST_LOG chooses, warnings by default.

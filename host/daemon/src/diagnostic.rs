@@ -11,7 +11,7 @@ use serde::Serialize;
 mod render;
 mod text;
 
-pub use text::{clip, nearest, neutralise, neutralise_lines};
+pub use text::{chain, clip, nearest, neutralise, neutralise_lines};
 
 /// Exit codes of `hb`, after sysexits(3).
 pub mod exit {

@@ -1,7 +1,7 @@
 //! Evidence packs: everything a decision was made from, sealed so that anyone can verify and re-execute it.
 //!
-//! What the engine was fed is kept when a case is opened; for any other decision the lane is replayed up to it. It is sealed once, at a position of the log that is stored, and the same
-//! case gives the same bytes again.
+//! What the engine was fed is kept when a case is opened; for any other decision the lane is replayed up to it. A pack
+//! is sealed once, at a position of the log that is stored, and the same case gives the same bytes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -314,7 +314,9 @@ mod tests {
         }
 
         #[test]
-        fn sketches_together_are_as_one(runs in proptest::collection::vec(proptest::collection::vec(-9.0..9.0_f64, 0..200), 0..30)) {
+        fn sketches_together_are_as_one(
+            runs in proptest::collection::vec(proptest::collection::vec(-9.0..9.0_f64, 0..200), 0..30),
+        ) {
             let sketch = |values: &[f64]| {
                 let mut q = Quantiles::default();
                 for v in values {

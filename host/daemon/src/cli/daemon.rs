@@ -16,11 +16,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::evidence::write_pack;
-use super::{Done, Failure, Global, chain, feed_limits, open_state, progress, tell};
+use super::{Done, Failure, Global, feed_limits, open_state, progress, tell};
 use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile, TransportConfig};
-use crate::diagnostic::{Diagnostic, Diagnostics, exit, neutralise};
+use crate::diagnostic::{Diagnostic, Diagnostics, chain, exit, neutralise};
 use crate::dispatch::Sinks;
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;

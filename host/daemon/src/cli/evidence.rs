@@ -12,10 +12,10 @@ use hb_log::bag::Files;
 use hb_log::cbor;
 use hb_log::pack;
 
-use super::{Done, Failure, Global, chain, open_state, progress, read_keys};
+use super::{Done, Failure, Global, open_state, progress, read_keys};
 use crate::case::Case;
 use crate::clock;
-use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
+use crate::diagnostic::{Area, Diagnostic, chain, exit, neutralise};
 use crate::evidence;
 use crate::keys::Signer;
 use crate::pipeline::record::text_map;

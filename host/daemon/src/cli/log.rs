@@ -8,9 +8,9 @@ use hb_log::entry::Entry;
 use hb_log::sign::{PublicKey, claimed_key_id};
 use serde_json::json;
 
-use super::{Done, Failure, Global, chain, existing_state, progress, read_keys};
+use super::{Done, Failure, Global, existing_state, progress, read_keys};
 use crate::clock;
-use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
+use crate::diagnostic::{Area, Diagnostic, chain, exit, neutralise};
 use crate::keys::Signer;
 use crate::state::{LogProblem, LogSummary, Reader};
 

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use hb_log::sign::claimed_key_id;
 use serde::Serialize;
 
-use super::{Done, Failure, Global, STATE_FILE, chain};
+use super::{Done, Failure, Global, STATE_FILE};
 use crate::clock;
 use crate::config::{Surroundings, template};
-use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::diagnostic::{Area, Diagnostic, chain, exit};
 use crate::dispatch::Sinks;
 use crate::generation::Generation;
 use crate::keys::{KeyError, Signer};

@@ -19,6 +19,18 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// An error and what caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}
+
 /// Shows characters that would act on a terminal, forge a line or reorder text as `\u{..}`: C0 and C1 controls (line
 /// feeds and tabs too), DEL, line separators, bidirectional and invisible marks. Costs nothing for clean text.
 pub fn neutralise(text: &str) -> Cow<'_, str> {

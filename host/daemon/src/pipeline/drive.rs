@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select};
+use hb_engine::engine::TICK_NS;
 use hb_log::cbor;
 
 use super::feed::{Feed, FeedLimits, Next, Resume};
@@ -203,6 +204,8 @@ struct Source<'u> {
     failures: u32,
     /// The source's clock when its last batch came, ns, and when that was: silence is measured from here.
     clock: Option<(i64, Instant)>,
+    /// Step of the clock's grid that was looked at last: looking at all assets once a step is enough.
+    step: i64,
 }
 
 enum SourceState {
@@ -243,7 +246,7 @@ impl Running {
 
 impl<'u> Source<'u> {
     fn new(unit: &'u Unit) -> Self {
-        Source { unit, state: SourceState::Down(Instant::now()), failures: 0, clock: None }
+        Source { unit, state: SourceState::Down(Instant::now()), failures: 0, clock: None, step: i64::MIN }
     }
 
     /// Starts it, when it is time. What cannot start is tried again later: a daemon outlives what it reads from.
@@ -288,9 +291,12 @@ impl<'u> Source<'u> {
     }
 
     /// Moves the source's clock on while it is silent, when a window waits for that: silence is a finding too.
-    fn tick(&self, recorder: &mut Recorder) {
-        if let Some((ns, since)) = self.clock {
-            let now_ns = ns.saturating_add(i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX));
+    fn tick(&mut self, recorder: &mut Recorder) {
+        let Some((ns, since)) = self.clock else { return };
+        let now_ns = ns.saturating_add(i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX));
+        let step = now_ns.div_euclid(TICK_NS);
+        if step != self.step {
+            self.step = step;
             recorder.tick(&self.unit.name, now_ns);
         }
     }

@@ -409,6 +409,7 @@ impl Reader {
     /// Something happened between two frames.
     fn note(&mut self, event: Event) -> Result<(), PipelineError> {
         let source = &self.source_name;
+        self.cursor.transport = self.transport.position().to_bytes();
         match event {
             Event::File(FileEvent::Oversize { bytes, .. })
             | Event::Socket(SocketEvent::Oversize { bytes, .. })
@@ -433,12 +434,10 @@ impl Reader {
                 if lost {
                     tracing::warn!(source, epoch, "the broker lost the session: messages may be missing or doubled");
                 }
-                self.cursor.transport = self.transport.position().to_bytes();
                 // The new epoch is to be durable before its messages are taken for those of the old one.
                 self.send(Frames::new());
             }
         }
-        self.cursor.transport = self.transport.position().to_bytes();
         Ok(())
     }
 

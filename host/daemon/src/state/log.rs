@@ -21,6 +21,7 @@ use super::reader::Reader;
 use super::tables;
 use super::value::{Put, Take};
 use super::write::refused;
+use crate::diagnostic::chain;
 use crate::keys::Signer;
 
 /// Layers of the tree that one tile spans.
@@ -347,17 +348,6 @@ fn same_tile(
 
 fn parse_body(body: &str) -> Result<Checkpoint, StateError> {
     Checkpoint::parse(body).map_err(|error| corrupt_head(&error.to_string()))
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn mismatch(place: &str, what: &str) -> LogProblem {

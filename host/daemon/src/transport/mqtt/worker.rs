@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{self, Client, Happening, Link};
 use super::{MqttLink, Qos, Shared, tls};
+use crate::diagnostic::chain;
 
 /// First and longest pause between two attempts to connect. It doubles, and differs between clients: a broker that
 /// comes back must not meet all of them at once.
@@ -218,16 +219,4 @@ pub(super) fn backoff(client_id: &str, attempt: u32) -> Duration {
     (client_id, attempt).hash(&mut hasher);
     let half_ms = full.as_millis() as u64 / 2;
     Duration::from_millis(half_ms + hasher.finish() % (half_ms + 1))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }
