@@ -209,7 +209,7 @@ fn wasm(setup: &Setup) -> Result<()> {
 fn durable(setup: &Setup) -> Result<()> {
     let dir = setup.file.path.parent().unwrap_or(Path::new(".")).join(format!("state-{}", std::process::id()));
     let signer = Signer::init(&dir)?;
-    let mut state = State::open(&dir, Options::default())?;
+    let state = State::open(&dir, Options::default())?;
     let program = setup.generation.program.clone();
     let commit = Commit {
         program: program.clone(),

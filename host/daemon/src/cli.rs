@@ -17,6 +17,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::panic::{PanicHookInfo, UnwindSafe, catch_unwind, set_hook};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use hb_log::sign::PublicKey;
@@ -349,7 +350,7 @@ impl Global {
 
 /// The state and its key, for a verb that writes. A key is made for a log that nobody signed yet and no other: one that
 /// is gone was lost or taken, and to go on under another is the operator's decision.
-fn open_state(config: &Config) -> Result<(State, Signer), Failure> {
+fn open_state(config: &Config) -> Result<(State, Arc<Signer>), Failure> {
     let state = State::open(&config.state, Options::default())?;
     let signer = match Signer::load(&config.state) {
         Err(KeyError::Missing(_)) if state.reader()?.checkpoint()?.is_none() => Signer::init(&config.state)?,
@@ -361,7 +362,7 @@ fn open_state(config: &Config) -> Result<(State, Signer), Failure> {
         }
         other => other?,
     };
-    Ok((state, signer))
+    Ok((state, Arc::new(signer)))
 }
 
 /// The file of a state: where it is, there is a state.

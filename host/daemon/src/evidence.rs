@@ -88,7 +88,7 @@ struct Seal {
 type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
 
 /// Makes the files of a case's pack, by path within the bag.
-pub fn pack(state: &mut State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
+pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
     let reader = state.reader()?;
     let gathered = gather(&reader, case)?;
     let stored: Option<Seal> = match reader.meta(&case.program, &seal_name(case))? {

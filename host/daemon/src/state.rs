@@ -2,10 +2,10 @@
 //!
 //! A [`Commit`] holds what one step of the daemon produced: inputs, frames, decisions, log entries with a freshly
 //! signed head, cursors, snapshots. It is written in one durable transaction, and only after that may a transport be
-//! acknowledged or an effect be carried out. There is one writer; any number of [`Reader`]s see a commit's end and
-//! nothing in between.
+//! acknowledged or an effect be carried out. One commit is written at a time; any number of [`Reader`]s see a commit's
+//! end and nothing in between. A [`State`] is a handle: its clones are the same state, on any thread.
 //!
-//! After an error whose outcome is unknown the handle refuses further work until [`State::reopen`]; the owner then
+//! After an error whose outcome is unknown the state refuses further work until [`State::reopen`]; the owner then
 //! reads the cursors again and goes on from what is really stored.
 
 mod block;
@@ -30,6 +30,7 @@ mod write;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, WriteTransaction};
 
@@ -110,20 +111,28 @@ pub enum Verified {
 }
 
 /// The state of one host, open for writing.
-pub struct State {
+#[derive(Clone)]
+pub struct State(Arc<Shared>);
+
+struct Shared {
     identity: Identity,
     /// Empty after a reopening that failed.
-    database: Option<Database>,
+    database: RwLock<Option<Database>>,
     place: Place,
     options: Options,
-    packer: Packer,
     opened: Opened,
-    /// An earlier error left the outcome of a commit unknown.
-    poisoned: bool,
+    /// Held from the beginning of a commit to its end.
+    writing: Mutex<Writing>,
     _lock: Option<StateLock>,
 }
 
-type Open = Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send>;
+struct Writing {
+    packer: Packer,
+    /// An earlier error left the outcome of a commit unknown.
+    poisoned: bool,
+}
+
+type Open = Box<dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// Where the database comes from, again after an error.
 struct Place {
@@ -155,49 +164,105 @@ impl State {
     fn open_at(place: Place, options: Options, created: bool, lock: Option<StateLock>) -> Result<Self, StateError> {
         let (database, identity, mut opened) = open_database(&place, &options)?;
         opened.created = created;
-        let (packer, database) = (Packer::new()?, Some(database));
-        Ok(Self { identity, database, place, options, packer, opened, poisoned: false, _lock: lock })
+        let writing = Mutex::new(Writing { packer: Packer::new()?, poisoned: false });
+        let database = RwLock::new(Some(database));
+        Ok(Self(Arc::new(Shared { identity, database, place, options, opened, writing, _lock: lock })))
     }
 
     /// The host's id: 16 hex digits drawn when the state was created.
     pub fn host_id(&self) -> &str {
-        &self.identity.host_id
+        &self.0.identity.host_id
     }
 
     /// The state's epoch; the log of another epoch is another log.
     pub fn epoch(&self) -> u32 {
-        self.identity.epoch
+        self.0.identity.epoch
     }
 
     /// The log's name in its checkpoints.
     pub fn origin(&self) -> String {
-        self.identity.origin()
+        self.0.identity.origin()
     }
 
     /// What opening the state found.
     pub fn opened(&self) -> Opened {
-        self.opened
+        self.0.opened
     }
 
     /// Makes everything in the commit durable, or nothing of it.
     ///
-    /// After any error but a harmless one (see [`StateError::is_harmless`]) the outcome is unknown and the handle is
+    /// After any error but a harmless one (see [`StateError::is_harmless`]) the outcome is unknown and the state is
     /// poisoned.
-    pub fn commit(&mut self, commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
-        if self.poisoned {
+    pub fn commit(&self, commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
+        self.commit_behind(|_| commit, signer)
+    }
+
+    /// Like [`State::commit`], for a commit that names its own log entries: `make` is told the index of the first.
+    pub fn commit_behind(&self, make: impl FnOnce(u64) -> Commit, signer: &Signer) -> Result<Committed, StateError> {
+        let mut writing = self.0.writing();
+        if writing.poisoned {
             return Err(StateError::Poisoned);
         }
-        let result = self.try_commit(commit, signer);
-        self.poisoned = result.as_ref().is_err_and(|error| !error.is_harmless());
+        let result = self.0.try_commit(make, &mut writing.packer, signer);
+        writing.poisoned = result.as_ref().is_err_and(|error| !error.is_harmless());
         result
     }
 
-    fn try_commit(&mut self, mut commit: Commit, signer: &Signer) -> Result<Committed, StateError> {
+    /// Closes the database and opens it again: the way out of a poisoned state. Readers given out before end.
+    pub fn reopen(&self) -> Result<(), StateError> {
+        let mut writing = self.0.writing();
+        writing.poisoned = true;
+        let mut place = self.0.database.write().unwrap_or_else(PoisonError::into_inner);
+        drop(place.take());
+        let (database, identity, _) = open_database(&self.0.place, &self.0.options)?;
+        if identity != self.0.identity {
+            let what = "another state lies in the place of the one that was open".to_owned();
+            return Err(StateError::Corrupt { table: "host", key: "\"host_id\"".to_owned(), what });
+        }
+        *place = Some(database);
+        writing.poisoned = false;
+        Ok(())
+    }
+
+    /// A snapshot of what is stored now.
+    pub fn reader(&self) -> Result<Reader, StateError> {
+        let txn = self.0.database().as_ref().ok_or(StateError::Poisoned)?.begin_read()?;
+        Ok(Reader { txn, identity: self.0.identity.clone() })
+    }
+
+    /// Bytes the file takes on disk; never shrinks by itself.
+    pub fn disk_bytes(&self) -> Result<u64, StateError> {
+        /// Unit of `st_blocks`, whatever the file system's own block size.
+        const STAT_BLOCK_BYTES: u64 = 512;
+        let Some(path) = &self.0.place.path else { return Ok(0) };
+        let meta = fs::metadata(path).map_err(StateError::world("measuring hb.redb"))?;
+        Ok(meta.blocks() * STAT_BLOCK_BYTES)
+    }
+}
+
+impl Shared {
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        // Whoever panicked while writing left a transaction that was never committed.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_commit(
+        &self,
+        make: impl FnOnce(u64) -> Commit,
+        packer: &mut Packer,
+        signer: &Signer,
+    ) -> Result<Committed, StateError> {
+        let txn = begin_write(self.database().as_ref().ok_or(StateError::Poisoned)?)?;
+        let first = host::log_head(&txn.open_table(tables::HOST)?)?.map_or(0, |head| head.size);
+        let mut commit = make(first);
         let entries = std::mem::take(&mut commit.entries);
-        let txn = begin_write(self.database.as_ref().ok_or(StateError::Poisoned)?)?;
         let mut writer = Writer {
             txn: &txn,
-            packer: &mut self.packer,
+            packer,
             identity: &self.identity,
             options: &self.options,
             program: &commit.program,
@@ -219,43 +284,15 @@ impl State {
             }
         }
     }
-
-    /// Closes the database and opens it again: the way out of a poisoned handle. Readers given out before end.
-    pub fn reopen(&mut self) -> Result<(), StateError> {
-        self.poisoned = true;
-        drop(self.database.take());
-        let (database, identity, opened) = open_database(&self.place, &self.options)?;
-        if identity != self.identity {
-            let what = "another state lies in the place of the one that was open".to_owned();
-            return Err(StateError::Corrupt { table: "host", key: "\"host_id\"".to_owned(), what });
-        }
-        self.database = Some(database);
-        self.opened = opened;
-        self.poisoned = false;
-        Ok(())
-    }
-
-    /// A snapshot of what is stored now.
-    pub fn reader(&self) -> Result<Reader, StateError> {
-        let txn = self.database.as_ref().ok_or(StateError::Poisoned)?.begin_read()?;
-        Ok(Reader { txn, identity: self.identity.clone() })
-    }
-
-    /// Bytes the file takes on disk; never shrinks by itself.
-    pub fn disk_bytes(&self) -> Result<u64, StateError> {
-        /// Unit of `st_blocks`, whatever the file system's own block size.
-        const STAT_BLOCK_BYTES: u64 = 512;
-        let Some(path) = &self.place.path else { return Ok(0) };
-        let meta = fs::metadata(path).map_err(StateError::world("measuring hb.redb"))?;
-        Ok(meta.blocks() * STAT_BLOCK_BYTES)
-    }
 }
 
-impl Drop for State {
+impl Drop for Shared {
     /// Notes a clean end, so that the next start need not verify the file.
     fn drop(&mut self) {
-        if let Some(database) = self.database.take()
-            && !self.poisoned
+        let poisoned = self.writing().poisoned;
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(database) = database
+            && !poisoned
         {
             // Failing here costs a verification at the next start, nothing else.
             let _ = note_run(&database, &LastRun { boot_id: (self.place.boot_id)(), clean: true });

@@ -95,7 +95,7 @@ pub(crate) fn run(global: &Global, verb: &BaselineVerb) -> Done {
 fn create(global: &Global, args: &CreateArgs) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
-    let (mut state, signer) = open_state(&file.config)?;
+    let (state, signer) = open_state(&file.config)?;
     let reader = state.reader()?;
     let mut builder = Builder::new();
     let mut samples = 0;
@@ -252,7 +252,7 @@ fn promote(global: &Global, version: u32, tag: &str) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
     let tag = tag_name(tag)?.to_string();
-    let (mut state, signer) = open_state(&file.config)?;
+    let (state, signer) = open_state(&file.config)?;
     if state.reader()?.baseline(&program, version)?.is_none() {
         return Err(unknown(version));
     }

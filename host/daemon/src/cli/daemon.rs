@@ -220,7 +220,7 @@ pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), F
     drop(reader);
     due.sort_by_key(|case| case.entry);
     for case in &due {
-        match recorder.with_state(|state, signer| pack_one(state, signer, case, &config.evidence.dir)) {
+        match pack_one(recorder.state(), recorder.signer(), case, &config.evidence.dir) {
             Ok(path) => tell(&format!("evidence: {}\n", path.display())),
             Err(failure) => collect(&mut failed, &failure, |d| of_case(d, &case.id)),
         }
@@ -229,7 +229,7 @@ pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), F
 }
 
 /// Packs one case and notes it.
-fn pack_one(state: &mut State, signer: &Signer, case: &Case, dir: &Path) -> Result<PathBuf, Failure> {
+fn pack_one(state: &State, signer: &Signer, case: &Case, dir: &Path) -> Result<PathBuf, Failure> {
     let path = write_pack(state, signer, case, dir)?;
     // Noted only now: killed in between, the next start makes the same pack again and finds it there.
     let meta = vec![(packed_name(&case.id), vec![PACKED_V])];

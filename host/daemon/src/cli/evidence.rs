@@ -70,10 +70,10 @@ pub(crate) struct ReplayArgs {
 /// Exports the pack of a case.
 pub(crate) fn export(global: &Global, args: &ExportArgs) -> Done {
     let file = global.load()?;
-    let (mut state, signer) = open_state(&file.config)?;
+    let (state, signer) = open_state(&file.config)?;
     let case = find_case(&state.reader()?, file.config.program.as_str(), &args.case)?;
     let busy = progress::busy("export");
-    let path = write_pack(&mut state, &signer, &case, &args.out)?;
+    let path = write_pack(&state, &signer, &case, &args.out)?;
     busy.finish_and_clear();
     // The pack is sealed: who took it away when is told by the log alone, without the paths of this machine.
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -154,7 +154,7 @@ pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
 
 /// Writes a case's pack below `out`, or as the archive `out`; it appears under its name when it is whole, and stays
 /// through a power cut.
-pub(crate) fn write_pack(state: &mut State, signer: &Signer, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
     let files = evidence::pack(state, signer, case)?;
     let root = evidence::root_name(case);
     if is_zip(out) {

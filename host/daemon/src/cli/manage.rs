@@ -109,7 +109,7 @@ pub(crate) fn keys_init(global: &Global) -> Done {
 /// A new key for a state that has lost its own. The log tells of it before it is there: none goes on under a key that
 /// it does not name.
 fn renew(dir: &Path) -> Result<Signer, Failure> {
-    let mut state = State::open(dir, Options::default())?;
+    let state = State::open(dir, Options::default())?;
     if !matches!(Signer::load(dir), Err(KeyError::Missing(_))) {
         return Err(KeyError::Exists(Signer::secret_path(dir)).into());
     }

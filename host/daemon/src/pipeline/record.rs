@@ -60,7 +60,7 @@ type Quarantined = (u64, Option<(u64, Vec<u8>)>);
 /// The engine of one lane and its memory.
 pub struct Recorder {
     state: State,
-    signer: Signer,
+    signer: Arc<Signer>,
     program: String,
     lane: String,
     engine: Engine,
@@ -87,7 +87,6 @@ pub struct Recorder {
     snapshots: BTreeMap<String, u64>,
     /// By source, plugin and reason.
     quarantine: BTreeMap<(String, String, String), Quarantined>,
-    log_size: u64,
     /// What the pending commit will bring.
     outcome: Outcome,
     /// What is durable and nobody was told yet.
@@ -98,7 +97,7 @@ impl Recorder {
     /// Opens the lane where its last commit ended and turns it to `generation`.
     pub fn open(
         state: State,
-        signer: Signer,
+        signer: Arc<Signer>,
         generation: &Generation,
         lane: &str,
         limits: CommitLimits,
@@ -109,7 +108,6 @@ impl Recorder {
         let Recovered { engine, judge, book } = recover(&reader, &program, lane)?;
         tracing::debug!(lane, seq = engine.seq(), "lane recovered");
         let stored = book.len();
-        let log_size = reader.entry_count()?;
         let mut recorder = Recorder {
             state,
             signer,
@@ -133,7 +131,6 @@ impl Recorder {
             counters: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             quarantine: BTreeMap::new(),
-            log_size,
             outcome: Outcome::default(),
             durable: Outcome::default(),
         };
@@ -165,14 +162,9 @@ impl Recorder {
         &self.state
     }
 
-    /// Lends the store and the key, for work between two commits.
-    pub fn with_state<T>(&mut self, work: impl FnOnce(&mut State, &Signer) -> T) -> T {
-        let done = work(&mut self.state, &self.signer);
-        // Whatever was appended to the log moves the place of the next entry.
-        if let Ok(size) = self.state.reader().and_then(|r| r.entry_count()) {
-            self.log_size = size;
-        }
-        done
+    /// The key the log is signed with.
+    pub fn signer(&self) -> &Arc<Signer> {
+        &self.signer
     }
 
     /// Takes one normalized batch; commits when a limit is reached.
@@ -303,8 +295,14 @@ impl Recorder {
             tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
         }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
-        let committed = self.state.commit(commit, &self.signer)?;
-        self.log_size = committed.checkpoint.size;
+        let cases = &mut self.outcome.cases;
+        let behind = |first_entry: u64| {
+            // Only now is it known where in the log they stand: others write to it too.
+            cases.iter_mut().for_each(|case| case.entry += first_entry);
+            commit.cases.extend(cases.iter().map(|case| (case.id.clone(), cbor::encode(case))));
+            commit
+        };
+        let committed = self.state.commit_behind(behind, &self.signer)?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
@@ -413,11 +411,11 @@ impl Recorder {
             return;
         }
         self.name_passed();
-        let entry = self.log_size + self.pending.entries.len() as u64;
+        // From the first entry of the commit.
+        let entry = self.pending.entries.len() as u64;
         self.log("decision", decision_entry(hash, &decision));
         if decision.status == Status::Fail && decision.previous != Status::Fail {
             let case = Case::open(hash, &decision, entry);
-            self.pending.cases.push((case.id.clone(), cbor::encode(&case)));
             self.log("case.opened", text_map(&[("case", &case.id)]));
             self.count("cases", 1);
             self.hold(&case, &trace);
