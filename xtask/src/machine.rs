@@ -15,6 +15,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", reason: "compiles the Luau interpreter and zstd" },
     Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
     Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
+    Package { name: "mosquitto-clients", program: "mosquitto_pub", reason: "publishes to it as others would" },
 ];
 
 /// Installs what is missing, when this is root; otherwise says what to install.
