@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use crossbeam_channel::never;
 use hb::config::{ConfigFile, FileTransportConfig, Surroundings, TransportConfig};
 use hb::generation::{Generation, policies_of};
 use hb::keys::Signer;
 use hb::pipeline::PipelineError;
-use hb::pipeline::drive::{self, Watch};
 use hb::pipeline::feed::{Feed, FeedLimits, Next};
+use hb::pipeline::once;
 use hb::pipeline::record::{CommitLimits, Outcome, Recorder};
 use hb::pipeline::series::SeriesBook;
+use hb::pipeline::source::Watch;
 use hb::policy::PolicySet;
 use hb::state::{BaselineRow, Commit, Options, State};
 use hb_engine::baseline::{Baseline, Builder};
@@ -180,7 +180,7 @@ fn run_feed(
                 frames += batch.frames.len() as u64;
                 each(batch.columns.view(0, batch.columns.len()));
             }
-            Next::Idle => {}
+            Next::Idle | Next::Swapped => {}
             Next::Ended => return Ok(frames),
             Next::Failed(e) => return Err(e.into()),
         }
@@ -226,9 +226,9 @@ fn durable(setup: &Setup) -> Result<()> {
         eager: false,
     };
     let meter = Meter::start()?;
-    let mut recorder = Recorder::open(state, signer, &setup.generation, "live", limits)?;
+    let mut recorder = Recorder::open(state, Arc::new(signer), &setup.generation, "live", limits)?;
     let mut count = Count::default();
-    drive::run_once(&mut recorder, &setup.generation.units, setup.limits, &never(), &mut count)?;
+    once::run(&mut recorder, &setup.generation.units, setup.limits, &|| false, &mut count)?;
     let counters: BTreeMap<String, u64> = recorder.state().reader()?.counters(&program, "live")?.into_iter().collect();
     for (name, n) in &counters {
         if name.starts_with("decisions.") {

@@ -4,16 +4,20 @@ mod analyze;
 mod baseline;
 mod daemon;
 mod evidence;
+mod generation;
 mod ingest;
 mod inject;
 mod log;
 mod manage;
 mod policy;
 mod progress;
+mod session;
 mod show;
+mod signals;
+mod socket;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::panic::{PanicHookInfo, UnwindSafe, catch_unwind, set_hook};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,8 +34,9 @@ use crate::config::{Config, ConfigFile, Name, Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
-use crate::pipeline::feed::FeedLimits;
 use crate::state::{Options, State, StateError};
+
+use session::Stream;
 
 /// Turns telemetry into decisions it can prove.
 #[derive(Parser)]
@@ -76,6 +81,12 @@ enum Verb {
     /// Read the sources, judge, record, pack evidence; until stopped, or once.
     #[command(after_help = "Example: hb daemon --config hb.yaml --once")]
     Daemon(daemon::DaemonArgs),
+    /// Let the running daemon read config, plugins and policies again; nothing changes when something is wrong.
+    #[command(after_help = "Example: hb reload --reason 'tighter limit for press-4'")]
+    Reload(generation::WhyArgs),
+    /// Generations: what runs, what ran, and how to go back.
+    #[command(subcommand, after_help = "Example: hb generation list")]
+    Generation(generation::GenerationVerb),
     /// What the state holds: sources, counts, decisions, cases.
     #[command(after_help = "Example: hb status --json")]
     Status,
@@ -169,37 +180,64 @@ fn run() -> u8 {
     };
     let colour = cli.global.coloured();
     start_talking(colour);
-    let done = match cli.verb {
-        Verb::Init(a) => manage::init(&cli.global, &a),
-        Verb::Check => manage::check(&cli.global),
-        Verb::Daemon(a) => daemon::daemon(&cli.global, &a),
-        Verb::Status => show::status(&cli.global),
-        Verb::Ingest(a) => ingest::ingest(&cli.global, &a),
-        Verb::Normalize(a) => ingest::normalize(&cli.global, &a),
-        Verb::Baseline(v) => baseline::run(&cli.global, &v),
-        Verb::Analyze(a) => analyze::analyze(&cli.global, &a),
-        Verb::Inject(a) => inject::inject(&cli.global, &a),
-        Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(&cli.global, &a),
-        Verb::Verify(a) => evidence::verify(&cli.global, &a),
-        Verb::Replay(a) => evidence::replay(&cli.global, &a),
-        Verb::Runs(show::RunsVerb::List) => show::runs(&cli.global),
-        Verb::Log(v) => log::run(&cli.global, &v),
-        Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(&cli.global),
-        Verb::Quarantine(show::QuarantineVerb::List) => show::quarantine(&cli.global),
-        Verb::Policy(v) => policy::run(&cli.global, &v),
-    };
-    match done {
+    let is_ours = matches!(&cli.verb, Verb::Daemon(_) | Verb::Keys(_));
+    match perform(&cli) {
         Ok(code) => code,
         Err(failure) => {
-            tell(&failure.found.render(colour));
-            failure.code
+            // Whoever holds the state can do it.
+            let holder = failure.locked.as_deref().filter(|_| !is_ours);
+            holder.and_then(|state| socket::ask(state, &cli.global)).unwrap_or_else(|| fail(&failure, colour))
         }
+    }
+}
+
+/// Does what somebody asked this daemon for.
+fn obey(args: &[String], config: Option<PathBuf>, state: Option<PathBuf>, colour: bool) -> u8 {
+    let words = std::iter::once("hb").chain(args.iter().map(String::as_str));
+    let mut cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(e) => {
+            tell(&e.to_string());
+            return exit::USAGE;
+        }
+    };
+    (cli.global.config, cli.global.state) = (config, state);
+    perform(&cli).unwrap_or_else(|failure| fail(&failure, colour))
+}
+
+fn fail(failure: &Failure, colour: bool) -> u8 {
+    tell(&failure.found.render(colour));
+    failure.code
+}
+
+fn perform(cli: &Cli) -> Done {
+    let global = &cli.global;
+    match &cli.verb {
+        Verb::Init(a) => manage::init(global, a),
+        Verb::Check => manage::check(global),
+        Verb::Daemon(a) => daemon::daemon(global, a),
+        Verb::Reload(a) => generation::reload(global, a),
+        Verb::Generation(v) => generation::run(global, v),
+        Verb::Status => show::status(global),
+        Verb::Ingest(a) => ingest::ingest(global, a),
+        Verb::Normalize(a) => ingest::normalize(global, a),
+        Verb::Baseline(v) => baseline::run(global, v),
+        Verb::Analyze(a) => analyze::analyze(global, a),
+        Verb::Inject(a) => inject::inject(global, a),
+        Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(global, a),
+        Verb::Verify(a) => evidence::verify(global, a),
+        Verb::Replay(a) => evidence::replay(global, a),
+        Verb::Runs(show::RunsVerb::List) => show::runs(global),
+        Verb::Log(v) => log::run(global, v),
+        Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),
+        Verb::Quarantine(show::QuarantineVerb::List) => show::quarantine(global),
+        Verb::Policy(v) => policy::run(global, v),
     }
 }
 
 /// Talk for a person. A stderr that is closed or full is no reason to stop, or to end in another way.
 fn tell(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    session::say(Stream::Err, text);
 }
 
 /// Why a verb did not do what was asked, and the exit code that says so.
@@ -207,6 +245,8 @@ fn tell(text: &str) {
 pub(crate) struct Failure {
     code: u8,
     found: Diagnostics,
+    /// The state that another process holds.
+    locked: Option<PathBuf>,
 }
 
 /// What a verb ends with: an exit code, or what was wrong.
@@ -214,7 +254,7 @@ pub(crate) type Done = Result<u8, Failure>;
 
 impl Failure {
     fn new(code: u8, diagnostic: Diagnostic) -> Self {
-        Failure { code, found: diagnostic.into() }
+        Failure { code, found: diagnostic.into(), locked: None }
     }
 
     /// Input data that cannot be used.
@@ -251,7 +291,7 @@ impl Failure {
 
 impl From<Diagnostics> for Failure {
     fn from(found: Diagnostics) -> Self {
-        Failure { code: exit::CONFIG, found }
+        Failure { code: exit::CONFIG, found, locked: None }
     }
 }
 
@@ -268,7 +308,8 @@ impl From<StateError> for Failure {
             StateError::Corrupt { .. } | StateError::Refused { .. } => exit::BUG,
             _ => exit::IO,
         };
-        Failure::new(code, Diagnostic::error(Area::State, chain(&e)))
+        let locked = if let StateError::Locked { dir, .. } = &e { Some(dir.clone()) } else { None };
+        Failure { locked, ..Failure::new(code, Diagnostic::error(Area::State, chain(&e))) }
     }
 }
 
@@ -302,11 +343,21 @@ impl From<PipelineError> for Failure {
 impl Global {
     /// The config, with its warnings shown.
     fn load(&self) -> Result<ConfigFile, Failure> {
-        let path = self.config.as_deref().unwrap_or(Path::new(template::CONFIG_NAME));
-        let mut file = ConfigFile::load(path, &Surroundings::of_process())?;
+        let file = self.read_config()?;
+        if session::is_remote() {
+            // Whoever asked has read them already.
+            return Ok(file);
+        }
         tell(&file.warnings.render(self.coloured()));
+        Ok(file)
+    }
+
+    /// The config as it is on disk now.
+    fn read_config(&self) -> Result<ConfigFile, Diagnostics> {
+        let path = session::path(self.config.as_deref().unwrap_or(Path::new(template::CONFIG_NAME)));
+        let mut file = ConfigFile::load(&path, &Surroundings::of_process())?;
         if let Some(state) = &self.state {
-            file.config.state.clone_from(state);
+            file.config.state = session::path(state);
         }
         Ok(file)
     }
@@ -344,13 +395,16 @@ impl Global {
             neutralise_lines(&text(data))
         };
         // A closed pipe (`| head`) is not an error of ours.
-        let _ = std::io::stdout().write_all(shown.as_bytes());
+        session::say(Stream::Out, &shown);
     }
 }
 
 /// The state and its key, for a verb that writes. A key is made for a log that nobody signed yet and no other: one that
 /// is gone was lost or taken, and to go on under another is the operator's decision.
 fn open_state(config: &Config) -> Result<(State, Arc<Signer>), Failure> {
+    if let Some((inside, _)) = session::inside() {
+        return Ok((inside.state, inside.signer));
+    }
     let state = State::open(&config.state, Options::default())?;
     let signer = match Signer::load(&config.state) {
         Err(KeyError::Missing(_)) if state.reader()?.checkpoint()?.is_none() => Signer::init(&config.state)?,
@@ -370,6 +424,9 @@ const STATE_FILE: &str = "hb.redb";
 
 /// The state for a verb that only reads: it must exist.
 fn existing_state(config: &Config) -> Result<State, Failure> {
+    if let Some((inside, _)) = session::inside() {
+        return Ok(inside.state);
+    }
     if !config.state.join(STATE_FILE).exists() {
         let message = format!("there is no state in {}", config.state.display());
         let help = "run `hb daemon` or `hb baseline create` first, or name another with --state";
@@ -381,7 +438,7 @@ fn existing_state(config: &Config) -> Result<State, Failure> {
 /// Public keys from their files.
 fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Failure> {
     let read = |path: &PathBuf| {
-        let text = std::fs::read_to_string(path).map_err(|e| Failure::io(path, &e))?;
+        let text = std::fs::read_to_string(session::path(path)).map_err(|e| Failure::io(path, &e))?;
         PublicKey::parse(&text).map_err(|e| Failure::data(format!("{}: {e}", path.display())))
     };
     paths.iter().map(read).collect()
@@ -391,15 +448,6 @@ fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Failure> {
 fn tag_name(text: &str) -> Result<Name, Failure> {
     let help = "a tag is made of letters, digits, `.`, `_` and `-`, a letter or digit first";
     Name::parse(text).ok_or_else(|| Failure::usage(format!("`{}` is no tag", neutralise(text)), help))
-}
-
-/// How a feed is cut, from the config.
-fn feed_limits(config: &Config) -> FeedLimits {
-    FeedLimits {
-        batch_frames: config.limits.batch_frames,
-        batch_bytes: config.limits.batch_bytes,
-        max_line_bytes: config.limits.max_line_bytes,
-    }
 }
 
 /// Structured lines on stderr; RUST_LOG chooses, warnings by default.

@@ -3,6 +3,8 @@
 //! Paths, batch sizes and worker counts are not part of the name, because they change no decision; plugins, their
 //! settings, policies with their parameters, windows and limits are.
 
+pub mod history;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -170,13 +172,17 @@ impl Generation {
         self.blobs.iter().find(|b| b.0 == hash).map(|b| b.1.clone())
     }
 
-    /// Body of the log entry that makes it active.
-    pub fn entry(&self) -> Value {
+    /// Body of the log entry that makes it active after `before`: who wanted that, and why.
+    pub fn entry(&self, before: Option<Hash>, author: &str, reason: &str) -> Value {
         let bytes = |h: &Hash| Value::Bytes(h.as_bytes().to_vec());
+        let text = |t: &str| Value::Text(t.to_owned());
         let files = self.files.iter().map(|(name, h)| (Value::Text(name.clone()), bytes(h))).collect();
         let parts = self.spec.parts.iter().map(|(name, h)| (Value::Text(name.clone()), bytes(h))).collect();
         Value::Map(vec![
             (Value::Text("generation".into()), bytes(&self.hash)),
+            (Value::Text("before".into()), before.as_ref().map_or(Value::Null, bytes)),
+            (Value::Text("author".into()), text(author)),
+            (Value::Text("reason".into()), text(reason)),
             (Value::Text("files".into()), Value::Map(files)),
             (Value::Text("parts".into()), Value::Map(parts)),
         ])

@@ -3,13 +3,14 @@
 //! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator; [`transport`], [`plugin`],
 //! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
 //! [`dispatch`] tells the sinks; [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
-//! keeps telemetry as files; [`cli`] is the face.
+//! keeps telemetry as files; [`daemon`] is the loop around all of it, [`cli`] the face.
 
 pub mod artifact;
 pub mod case;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod diagnostic;
 pub mod dispatch;
 pub mod evidence;

@@ -4,19 +4,21 @@
 //! feed: transport -> source plugin -> normalizer workers -> in order -> record: engine -> commit
 //! ```
 //!
-//! Modules in reading order: [`drive`] is the loop, [`merge`] the order of sources that end, [`feed`] brings normalized batches in frame order, [`record`] decides and commits,
-//! [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
+//! Modules in reading order: [`source`] is a source at work, [`once`] runs sources that end and [`merge`] is their
+//! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, [`recover`] rebuilds an
+//! engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
 
 pub mod calls;
 mod column;
-pub mod drive;
 pub mod feed;
 pub mod frames;
 pub mod journal;
 pub mod merge;
+pub mod once;
 pub mod record;
 pub mod recover;
 pub mod series;
+pub mod source;
 
 use std::sync::Arc;
 

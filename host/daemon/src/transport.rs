@@ -320,6 +320,11 @@ impl Transport {
         }
     }
 
+    /// Whether what it has not handed out is gone when it is closed: nobody can be asked for it again.
+    pub fn forgets(&self) -> bool {
+        matches!(self, Transport::Socket(_) | Transport::Exec(_))
+    }
+
     /// What other threads may ask of a subscription.
     pub fn handle(&self) -> Option<MqttHandle> {
         match self {

@@ -40,8 +40,10 @@ const TABLE: &[(&str, Place)] = &[
     ("observe", Floor(3)),
     ("replay", Floor(3)),
     ("report", Floor(3)),
+    // The loop.
+    ("daemon", Floor(4)),
     // Faces.
-    ("cli", Floor(4)),
+    ("cli", Floor(5)),
 ];
 
 /// Crates that are a door to one outside world, and the module that alone goes through it.

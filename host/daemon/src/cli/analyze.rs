@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::daemon::{self, pack_due};
-use super::{Done, Failure, Global, open_state, progress, tag_name};
+use super::{Done, Failure, Global, open_state, progress, session, tag_name};
 use crate::artifact::{self, RunMeta};
 use crate::case::Case;
 use crate::clock;
@@ -63,6 +63,8 @@ pub(crate) struct Run {
 /// Judges an artifact directory.
 pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let mut file = global.load()?;
+    let (dir, out) = (session::path(&args.dir), args.out.as_deref().map(session::path));
+    let args = &AnalyzeArgs { dir, out, baseline: args.baseline.clone() };
     let meta = artifact::read_meta(&args.dir).map_err(|e| Failure::artifact(&e))?;
     if let Some(tag) = &args.baseline {
         let name = tag_name(tag)?;
@@ -77,17 +79,18 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let lane = run_id(&args.dir, &generation, &file)?;
     // A row is a frame.
     let bar = progress::share("analyze", samples);
-    let (summary, mut recorder) = daemon::run(&file, &generation, &lane, true, Sinks::default(), bar)?;
+    let (summary, mut recorder) = daemon::run_once(&file, &generation, &lane, Sinks::default(), bar)?;
     summary.ended?;
     check_taken(&recorder)?;
     let busy = progress::busy("report");
     let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
     let run = remember(&mut recorder, &report, &lane, &generation, args)?;
     busy.finish_and_clear();
-    let packed = if file.config.evidence.on_fail { pack_due(&mut recorder, &file.config) } else { Ok(()) };
+    let packed =
+        if file.config.evidence.on_fail { pack_due(recorder.state(), recorder.signer(), &file.config) } else { Ok(()) };
     global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, r.report));
     packed?;
-    let gate = std::env::var("HB_GATE_FAIL_EXIT").is_ok_and(|v| v == "1");
+    let gate = session::var("HB_GATE_FAIL_EXIT").is_some_and(|v| v == "1");
     Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
 }
 
@@ -184,7 +187,7 @@ fn write_report(
     let end = decisions.iter().map(|d| d.1.end_ns).max().unwrap_or_default();
     let report = Report::build(&ReportInput {
         run_id: lane,
-        correlation_id: &std::env::var("HB_CORRELATION_ID").unwrap_or_else(|_| meta.correlation_id.clone()),
+        correlation_id: &session::var("HB_CORRELATION_ID").unwrap_or_else(|| meta.correlation_id.clone()),
         made_at_ns: end,
         decisions: &judged,
         baseline_made_at_ns: None,

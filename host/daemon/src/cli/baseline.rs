@@ -1,7 +1,5 @@
 //! `hb baseline`: what is normal, made from clean telemetry, versioned and tagged.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use hb_engine::baseline::{Baseline, Builder};
 use hb_engine::engine::TICK_NS;
@@ -10,13 +8,12 @@ use hb_engine::series::{SeriesDef, SeriesKind};
 use hb_log::cbor;
 use serde::{Deserialize, Serialize};
 
-use super::daemon::LIVE;
-use super::{Done, Failure, Global, existing_state, open_state, progress, tag_name};
+use super::{Done, Failure, Global, existing_state, open_state, progress, session, tag_name};
 use crate::artifact;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit};
 use crate::pipeline::journal::{self, Row};
-use crate::pipeline::record::text_map;
+use crate::pipeline::record::{LIVE, text_map};
 use crate::pipeline::recover::{Recovered, load_baseline, recover};
 use crate::state::{BaselineRow, Commit, NewEntry, Reader};
 
@@ -152,7 +149,7 @@ fn gather_dir(from: &str, builder: &mut Builder) -> Result<u64, Failure> {
         None => (i64::MIN, i64::MAX),
     };
     let (mut n, mut wrong) = (0, None);
-    let path = PathBuf::from(dir).join(artifact::METRICS);
+    let path = session::path(dir.as_ref()).join(artifact::METRICS);
     artifact::read_metrics(&path, |r| {
         if r.time_ns < start || r.time_ns >= end {
             return;
@@ -267,6 +264,7 @@ fn promote(global: &Global, version: u32, tag: &str) -> Done {
         },
         &signer,
     )?;
+    session::baselines_changed();
     global.print(&serde_json::json!({ "tag": tag, "version": version }), |_| format!("{tag} is v{version}\n"));
     Ok(exit::OK)
 }

@@ -3,34 +3,36 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use clap::Args;
-use crossbeam_channel::{Receiver, bounded, never};
+use crossbeam_channel::{Sender, bounded};
 use hb_engine::decision::Status;
 use hb_log::cbor;
 use indicatif::{HumanCount, ProgressBar};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::evidence::write_pack;
-use super::{Done, Failure, Global, feed_limits, open_state, progress, tell};
+use super::session::Inside;
+use super::{Done, Failure, Global, open_state, progress, signals, socket, tell};
 use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile, TransportConfig};
+use crate::daemon::reload::Reloader;
+use crate::daemon::{self, Built, Generations, Live, watch_files};
 use crate::diagnostic::{Diagnostic, Diagnostics, chain, exit, neutralise};
 use crate::dispatch::Sinks;
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;
 use crate::pipeline::PipelineError;
-use crate::pipeline::drive::{self, Control, Watch};
-use crate::pipeline::record::{CommitLimits, Outcome, Recorder, text_map};
+use crate::pipeline::feed::FeedLimits;
+use crate::pipeline::once;
+use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
+use crate::pipeline::source::Watch;
 use crate::state::{Commit, State};
 
-/// The lane of the daemon.
-pub(crate) const LIVE: &str = "live";
+/// Orders that wait for the loop of the daemon: each asker has one, and askers are few.
+const QUEUE_ORDERS: usize = 16;
 
 /// Arguments of `hb daemon`.
 #[derive(Args)]
@@ -45,9 +47,15 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
     let sinks = Sinks::open(&file)?;
-    let bar = if args.once { progress::frames("daemon") } else { ProgressBar::hidden() };
-    let (summary, mut recorder) = run(&file, &generation, LIVE, args.once, sinks, bar)?;
-    let packed = if file.config.evidence.on_fail { pack_due(&mut recorder, &file.config) } else { Ok(()) };
+    let ended = if args.once {
+        let bar = progress::frames("daemon");
+        run_once(&file, &generation, LIVE, sinks, bar)
+    } else {
+        run(global, Built { file, generation }, sinks)
+    };
+    let (summary, mut recorder) = ended?;
+    let config = &summary.config;
+    let packed = if config.evidence.on_fail { pack_due(recorder.state(), recorder.signer(), config) } else { Ok(()) };
     log_stop(&mut recorder, &summary.why)?;
     global.print(&summary.shown, Shown::text);
     let mut failed = summary.ended.err().map(Failure::from);
@@ -65,6 +73,8 @@ pub(crate) struct Summary {
     pub(crate) why: String,
     /// Whether all sources came to their end.
     pub(crate) ended: Result<(), PipelineError>,
+    /// The config it ended with.
+    config: Config,
 }
 
 /// A run in numbers.
@@ -90,46 +100,63 @@ impl Shown {
     }
 }
 
-/// Opens a lane and runs the generation's units in it.
-pub(crate) fn run(
+/// Opens a lane and runs the generation's units in it until their sources have ended. An interrupted run has no report;
+/// the same one again goes on where it was.
+pub(crate) fn run_once(
     file: &ConfigFile,
     generation: &Generation,
     lane: &str,
-    once: bool,
     sinks: Sinks,
     bar: ProgressBar,
 ) -> Result<(Summary, Recorder), Failure> {
-    let config = &file.config;
-    let units = generation.units.iter().cloned();
-    let units = units.map(|unit| if once { end_at_the_end(unit) } else { Ok(unit) }).collect::<Result<Vec<_>, _>>()?;
-    let (state, signer) = open_state(config)?;
-    let limits = CommitLimits {
-        samples: config.limits.commit_samples as usize,
-        age: Duration::from_millis(config.limits.commit_ms.into()),
-        eager: !once,
-    };
-    let mut recorder = Recorder::open(state, signer, generation, lane, limits)?;
-    if lane == LIVE {
+    let units = generation.units.iter().cloned().map(end_at_the_end).collect::<Result<Vec<_>, _>>()?;
+    let (state, signer) = open_state(&file.config)?;
+    let mut recorder = Recorder::open(state, signer, generation, lane, CommitLimits::of(&file.config, false))?;
+    let is_asked = if lane == LIVE {
         log_start(&mut recorder, generation)?;
-    }
-    // A run over old files packs at its end; one that has no end packs at once.
-    let packs = (lane == LIVE && !once && config.evidence.on_fail).then_some(config);
-    let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
-    let mut talk = Talk { shown, quiet: once, sinks, packs, bar };
-    talk.pack(&mut recorder);
-    // An offline run that is interrupted has no report; the same one again goes on where it was.
-    let asked = if lane == LIVE { Asked::listen() } else { Ok(Asked::never()) };
-    let asked = asked.map_err(|e| Failure::io("signal handling".as_ref(), &e))?;
-    let drive = if once { drive::run_once } else { drive::run_forever };
-    let ended = drive(&mut recorder, &units, feed_limits(config), &asked.control, &mut talk);
-    talk.bar.finish_and_clear();
-    let (why, ended) = match ended {
-        Ok(()) => (asked.why().to_owned(), Ok(())),
-        // Nothing more can be recorded, nor packed.
-        Err(PipelineError::State(e)) => return Err(e.into()),
-        Err(e) => (chain(&e), Err(e)),
+        signals::flag().map_err(|e| Failure::io("signal handling".as_ref(), &e))?
+    } else {
+        signals::Flag::default()
     };
-    Ok((Summary { shown: talk.shown, why, ended }, recorder))
+    let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
+    let mut talk = Talk { shown, quiet: true, sinks, packer: None, bar };
+    let ended =
+        once::run(&mut recorder, &units, FeedLimits::of(&file.config), &|| is_asked.name().is_some(), &mut talk);
+    let why = is_asked.name().map_or_else(|| "all sources have ended".to_owned(), |name| format!("asked to by {name}"));
+    talk.end(ended.map(|()| why), file.config.clone()).map(|summary| (summary, recorder))
+}
+
+/// Runs the daemon proper: until it is told to stop, or until all sources have ended.
+fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder), Failure> {
+    let built = Arc::new(built);
+    let (file, generation) = (&built.file, &built.generation);
+    let (state, signer) = open_state(&file.config)?;
+    let limits = CommitLimits::of(&file.config, true);
+    let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
+    log_start(&mut recorder, generation)?;
+
+    let generations = Arc::new(Generations::new(Arc::clone(&built)));
+    let (orders, ordered) = bounded(QUEUE_ORDERS);
+    let again = global.clone();
+    let load = move || again.read_config();
+    let reloader = Arc::new(Reloader::new(load, recorder.book(), orders, Arc::clone(&generations)));
+    let unable = |what: &'static str| move |e: std::io::Error| Failure::io(what.as_ref(), &e);
+    signals::listen(Arc::clone(&reloader)).map_err(unable("signal handling"))?;
+    let inside = Inside { state: state.clone(), signer: Arc::clone(&signer), reloader: Arc::clone(&reloader) };
+    socket::serve(&file.config.state, inside).map_err(unable("the socket ctl.sock in the state directory"))?;
+    let (until, stopped) = bounded::<()>(0);
+    let watcher = std::thread::Builder::new().name("hb-watch".into());
+    watcher.spawn(move || watch_files(&reloader, &stopped)).map_err(unable("a thread"))?;
+
+    let packer = Packer::start(state, signer, Arc::clone(&generations)).map_err(unable("a thread"))?;
+    // Those that a killed run left behind.
+    packer.wake();
+    let shown = Shown { lane: LIVE.to_owned(), ..Shown::default() };
+    let mut talk = Talk { shown, quiet: false, sinks, packer: Some(packer), bar: ProgressBar::hidden() };
+    let ended = daemon::run(&mut recorder, &generations, &ordered, &mut talk);
+    drop(until);
+    let config = generations.active().file.config.clone();
+    talk.end(ended, config).map(|summary| (summary, recorder))
 }
 
 /// Lets a unit end where its file ends now, even one that would wait for more.
@@ -161,52 +188,11 @@ fn log_stop(recorder: &mut Recorder, why: &str) -> Result<(), PipelineError> {
     recorder.commit()
 }
 
-/// What SIGTERM and SIGINT ask for: the pipeline makes durable what it took, and ends. A second one ends the process.
-struct Asked {
-    control: Receiver<Control>,
-    /// The signal that came; 0 when none did.
-    signal: Arc<AtomicI32>,
-}
-
-impl Asked {
-    fn listen() -> std::io::Result<Asked> {
-        let (sender, control) = bounded(1);
-        let signal = Arc::new(AtomicI32::new(0));
-        let came = Arc::clone(&signal);
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        std::thread::Builder::new().name("hb-signals".into()).spawn(move || {
-            for (nth, signal) in signals.forever().enumerate() {
-                if nth > 0 {
-                    // Whoever asks twice does not want to wait; the next start goes on from the last commit.
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
-                }
-                came.store(signal, Ordering::Relaxed);
-                // A pipeline that has ended already needs no order.
-                let _ = sender.try_send(Control::Stop);
-            }
-        })?;
-        Ok(Asked { control, signal })
-    }
-
-    fn never() -> Asked {
-        Asked { control: never(), signal: Arc::default() }
-    }
-
-    /// Why a run that went well has ended.
-    fn why(&self) -> &'static str {
-        match self.signal.load(Ordering::Relaxed) {
-            SIGTERM => "asked to by SIGTERM",
-            SIGINT => "asked to by SIGINT",
-            _ => "all sources have ended",
-        }
-    }
-}
-
 /// Packs the cases that are not packed yet: those of this run, and those a killed one left behind. One that cannot be
 /// packed keeps no other from it; what was wrong with each comes at the end.
-pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), Failure> {
+pub(crate) fn pack_due(state: &State, signer: &Signer, config: &Config) -> Result<(), Failure> {
     let program = config.program.as_str();
-    let reader = recorder.state().reader()?;
+    let reader = state.reader()?;
     let (mut due, mut failed) = (Vec::new(), None);
     for (id, bytes) in reader.cases(program)? {
         if reader.meta(program, &packed_name(&id))?.is_some() {
@@ -220,7 +206,7 @@ pub(crate) fn pack_due(recorder: &mut Recorder, config: &Config) -> Result<(), F
     drop(reader);
     due.sort_by_key(|case| case.entry);
     for case in &due {
-        match pack_one(recorder.state(), recorder.signer(), case, &config.evidence.dir) {
+        match pack_one(state, signer, case, &config.evidence.dir) {
             Ok(path) => tell(&format!("evidence: {}\n", path.display())),
             Err(failure) => collect(&mut failed, &failure, |d| of_case(d, &case.id)),
         }
@@ -239,7 +225,7 @@ fn pack_one(state: &State, signer: &Signer, case: &Case, dir: &Path) -> Result<P
 
 /// Adds what was wrong to what was wrong before; the exit code stays that of the first.
 fn collect(failed: &mut Option<Failure>, more: &Failure, told: impl Fn(&Diagnostic) -> Diagnostic) {
-    let all = failed.get_or_insert_with(|| Failure { code: more.code, found: Diagnostics::new() });
+    let all = failed.get_or_insert_with(|| Failure { code: more.code, ..Diagnostics::new().into() });
     more.found.iter().for_each(|d| all.found.push(told(d)));
 }
 
@@ -254,29 +240,77 @@ fn packed_name(case: &str) -> String {
     format!("packed/{case}")
 }
 
-/// Tells the operator what happened.
-struct Talk<'c> {
-    shown: Shown,
-    quiet: bool,
-    sinks: Sinks,
-    /// The config, when cases are packed at once.
-    packs: Option<&'c Config>,
-    bar: ProgressBar,
+/// Packs cases on a thread of its own: a pack takes longer than the pipeline may stand still. A full disk for packs
+/// stops no judging: they are tried again with the next case or start.
+struct Packer {
+    wake: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
-impl Talk<'_> {
-    /// Packs what is due. A full disk for packs stops no judging: they are tried again with the next case or start.
-    fn pack(&self, recorder: &mut Recorder) {
-        if let Some(config) = self.packs
-            && let Err(failure) = pack_due(recorder, config)
-        {
-            tell(&failure.found.render(false));
-        }
+impl Packer {
+    fn start(state: State, signer: Arc<Signer>, generations: Arc<Generations>) -> std::io::Result<Packer> {
+        // One that waits already stands for all cases.
+        let (wake, woken) = bounded(1);
+        let work = move || {
+            for () in woken {
+                let active = generations.active();
+                if active.file.config.evidence.on_fail
+                    && let Err(failure) = pack_due(&state, &signer, &active.file.config)
+                {
+                    tell(&failure.found.render(false));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("hb-pack".into()).spawn(work)?;
+        Ok(Packer { wake, thread })
+    }
+
+    fn wake(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    /// Waits for the packs that were begun.
+    fn end(self) {
+        drop(self.wake);
+        // A panic has said so on stderr.
+        let _ = self.thread.join();
     }
 }
 
-impl Watch for Talk<'_> {
-    fn committed(&mut self, recorder: &mut Recorder, outcome: Outcome) -> Result<(), PipelineError> {
+/// Tells the operator what happened.
+struct Talk {
+    shown: Shown,
+    quiet: bool,
+    sinks: Sinks,
+    /// Where cases are packed at once: a run over old files packs at its end.
+    packer: Option<Packer>,
+    bar: ProgressBar,
+}
+
+impl Talk {
+    fn end(self, ended: Result<String, PipelineError>, config: Config) -> Result<Summary, Failure> {
+        self.bar.finish_and_clear();
+        if let Some(packer) = self.packer {
+            packer.end();
+        }
+        let (why, ended) = match ended {
+            Ok(why) => (why, Ok(())),
+            // Nothing more can be recorded, nor packed.
+            Err(PipelineError::State(e)) => return Err(e.into()),
+            Err(e) => (chain(&e), Err(e)),
+        };
+        Ok(Summary { shown: self.shown, why, ended, config })
+    }
+}
+
+impl Live for Talk {
+    fn changed(&mut self, _: &Arc<Built>, sinks: Sinks) {
+        self.sinks = sinks;
+    }
+}
+
+impl Watch for Talk {
+    fn committed(&mut self, _: &mut Recorder, outcome: Outcome) -> Result<(), PipelineError> {
         for d in &outcome.notable {
             *self.shown.notable.entry(d.status.to_string()).or_default() += 1;
             if !self.quiet && d.status != d.previous {
@@ -287,8 +321,8 @@ impl Watch for Talk<'_> {
         }
         self.sinks.deliver(&outcome.notable);
         self.shown.cases.extend(outcome.cases.iter().map(|c| c.id.clone()));
-        if !outcome.cases.is_empty() {
-            self.pack(recorder);
+        if let Some(packer) = self.packer.as_ref().filter(|_| !outcome.cases.is_empty()) {
+            packer.wake();
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use hb_log::bag::Files;
 use hb_log::cbor;
 use hb_log::pack;
 
-use super::{Done, Failure, Global, open_state, progress, read_keys};
+use super::{Done, Failure, Global, open_state, progress, read_keys, session};
 use crate::case::Case;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, chain, exit, neutralise};
@@ -73,7 +73,7 @@ pub(crate) fn export(global: &Global, args: &ExportArgs) -> Done {
     let (state, signer) = open_state(&file.config)?;
     let case = find_case(&state.reader()?, file.config.program.as_str(), &args.case)?;
     let busy = progress::busy("export");
-    let path = write_pack(&state, &signer, &case, &args.out)?;
+    let path = write_pack(&state, &signer, &case, &session::path(&args.out))?;
     busy.finish_and_clear();
     // The pack is sealed: who took it away when is told by the log alone, without the paths of this machine.
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

@@ -8,13 +8,13 @@ use clap::Args;
 use hb_engine::series::SeriesDef;
 use serde_json::json;
 
-use super::{Done, Failure, Global, feed_limits, progress, tell};
+use super::{Done, Failure, Global, progress, tell};
 use crate::artifact::{self, RunMeta, Writer};
 use crate::clock;
 use crate::config::{Config, ConfigFile, FileTransportConfig, SourceConfig, TransportConfig, yaml};
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::generation::{Part, Plugins, Unit};
-use crate::pipeline::feed::{Feed, Next};
+use crate::pipeline::feed::{Feed, FeedLimits, Next};
 use crate::pipeline::series::SeriesBook;
 use crate::plugin::{Grants, Kind};
 
@@ -174,7 +174,7 @@ fn part(plugins: &Plugins, name: &str, kind: Kind, settings: &serde_json::Value)
 fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, Failure> {
     let failed = |e: std::io::Error| Failure::io(out, &e);
     let book = SeriesBook::default();
-    let mut feed = Feed::start(unit, &book, None, feed_limits(config))?;
+    let mut feed = Feed::start(unit, &book, None, FeedLimits::of(config))?;
     let mut writer = Writer::create(out).map_err(failed)?;
     let mut meta = RunMeta { source: source_text(unit), ..RunMeta::default() };
     meta.correlation_id = std::env::var("HB_CORRELATION_ID").unwrap_or_default();
@@ -184,7 +184,7 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
     loop {
         let batch = match feed.next(Instant::now() + Duration::from_secs(1)) {
             Next::Batch(batch) => batch,
-            Next::Idle => continue,
+            Next::Idle | Next::Swapped => continue,
             Next::Ended => break,
             Next::Failed(e) => return Err(e.into()),
         };

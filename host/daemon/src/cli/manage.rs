@@ -14,8 +14,9 @@ use crate::diagnostic::{Area, Diagnostic, chain, exit};
 use crate::dispatch::Sinks;
 use crate::generation::Generation;
 use crate::keys::{KeyError, Signer};
-use crate::pipeline::feed::Feed;
+use crate::pipeline::feed::Prepared;
 use crate::pipeline::record::text_map;
+use crate::pipeline::series::SeriesBook;
 use crate::state::{Commit, NewEntry, Options, State};
 
 /// Arguments of `hb init`.
@@ -75,7 +76,7 @@ pub(crate) fn check(global: &Global) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
     Sinks::check(&file)?;
-    generation.units.iter().try_for_each(Feed::check)?;
+    generation.units.iter().try_for_each(|unit| Prepared::new(unit, &SeriesBook::default()).map(drop))?;
     let checked = Checked {
         config: file.path.clone(),
         generation: generation.hash.to_string(),

@@ -76,7 +76,7 @@ fn refuse_empty(paths: &[PathBuf]) -> Result<(), Failure> {
         let help = format!("name a file or a directory of files that end in `{EXTENSION}`");
         found.push(Diagnostic::error(Area::Usage, message).help(help));
     }
-    if found.has_errors() { Err(Failure { code: exit::USAGE, found }) } else { Ok(()) }
+    if found.has_errors() { Err(Failure { code: exit::USAGE, ..found.into() }) } else { Ok(()) }
 }
 
 fn refuse(problems: Vec<PolicyProblem>) -> Result<(), Failure> {
@@ -84,7 +84,7 @@ fn refuse(problems: Vec<PolicyProblem>) -> Result<(), Failure> {
     for problem in problems {
         found.push(policy_diagnostic(problem));
     }
-    if found.has_errors() { Err(Failure { code: exit::DATA, found }) } else { Ok(()) }
+    if found.has_errors() { Err(Failure { code: exit::DATA, ..found.into() }) } else { Ok(()) }
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::session;
+
 /// How often a spinner turns, ms: often enough to be seen alive.
 const TURN_MS: u64 = 100;
 
@@ -29,7 +31,7 @@ pub(crate) fn busy(what: &'static str) -> ProgressBar {
 }
 
 fn made(what: &'static str, total: Option<u64>, template: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if session::is_remote() || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);

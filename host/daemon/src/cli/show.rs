@@ -8,12 +8,12 @@ use hb_log::cbor;
 use serde::Serialize;
 
 use super::analyze::Run;
-use super::daemon::LIVE;
 use super::{Done, Failure, Global, existing_state};
 use crate::case::Case;
 use crate::clock;
 use crate::diagnostic::{exit, neutralise};
 use crate::pipeline::Cursor;
+use crate::pipeline::record::LIVE;
 use crate::state::{DecisionFilter, Reader};
 
 /// Cases and decisions listed by `hb status`.

@@ -2,13 +2,15 @@
 //!
 //! Batch `k` goes to worker `k mod n` and is taken from there, so the result does not depend on the number of workers.
 //! All queues are bounded: a slow engine slows the reader down.
+//!
+//! Plugins can be replaced while the transport stays open: what was cut before goes through the old workers, what is
+//! cut behind it through the new ones, and the place where one ends and the other begins comes through the queue.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TrySendError, bounded, select};
 use hb_log::hash::Hash;
 
 use super::calls::Calls;
@@ -16,6 +18,7 @@ use super::journal::Columns;
 use super::series::SeriesBook;
 use super::{Cursor, Faulted, Normalized, PipelineError, Refused, Stage};
 use crate::clock;
+use crate::config::Config;
 use crate::generation::{Part, Unit, transport_options};
 use crate::plugin::{Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, Polled, SourceInstance};
 use crate::state::DeliveryRows;
@@ -37,11 +40,17 @@ const EMPTY_POLL_MS: u64 = 10;
 /// Of this many frames one is normalized again, alone and on a fresh instance, to see that it gives the same.
 const PROBE_EVERY: u64 = 65_536;
 
+/// How long a source that is told to finish may go on with what has already arrived, ms: a flood has no end.
+const FINISH_MS: u64 = 1_000;
+
+/// Orders to a reader that wait: a change of plugins and the end. More are refused, not queued.
+const QUEUE_ORDERS: usize = 2;
+
 /// Bytes of a refused line that are kept as its sample.
 const SAMPLE_BYTES: usize = 1_024;
 
 /// How batches are cut.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedLimits {
     /// Frames per batch.
     pub batch_frames: u32,
@@ -49,6 +58,18 @@ pub struct FeedLimits {
     pub batch_bytes: u32,
     /// Longest line.
     pub max_line_bytes: u32,
+}
+
+impl FeedLimits {
+    /// As a config says.
+    pub fn of(config: &Config) -> Self {
+        let limits = &config.limits;
+        FeedLimits {
+            batch_frames: limits.batch_frames,
+            batch_bytes: limits.batch_bytes,
+            max_line_bytes: limits.max_line_bytes,
+        }
+    }
 }
 
 /// Where a source goes on.
@@ -67,24 +88,66 @@ pub enum Next {
     Batch(Box<Normalized>),
     /// Nothing within the time given.
     Idle,
+    /// What comes from here on went through the plugins of [`Feed::swap`].
+    Swapped,
     /// The source has ended.
     Ended,
     /// The source cannot go on.
     Failed(PipelineError),
 }
 
+/// A unit's plugins, configured and ready to take over.
+pub struct Prepared {
+    source: SourceInstance,
+    workers: Vec<NormalizerInstance>,
+}
+
+impl Prepared {
+    /// Starts a unit's plugins: only they can say whether their settings make sense together.
+    pub fn new(unit: &Unit, book: &SeriesBook) -> Result<Prepared, PipelineError> {
+        let start = |part: &Part| -> Result<NormalizerInstance, PipelineError> {
+            NormalizerInstance::new(&part.loaded, &part.settings, calls(part, book))
+                .map_err(|f| plugin_failed(unit, part, f))
+        };
+        let part = &unit.source;
+        let source = SourceInstance::new(&part.loaded, &part.settings, calls(part, book))
+            .map_err(|f| plugin_failed(unit, part, f))?;
+        let workers = (0..unit.workers.max(1)).map(|_| start(&unit.normalizer)).collect::<Result<_, _>>()?;
+        Ok(Prepared { source, workers })
+    }
+}
+
 /// A running source with its normalizer workers. Dropping it ends them.
 pub struct Feed {
     turns: Vec<Receiver<Message>>,
     turn: usize,
+    /// Those of the plugins that are about to take over.
+    next_turns: Option<Vec<Receiver<Message>>>,
     control: Sender<Vec<u8>>,
+    orders: Sender<Order>,
     /// Of a subscription.
     handle: Option<MqttHandle>,
-    _threads: Vec<JoinHandle<()>>,
+}
+
+/// What a reader is told.
+enum Order {
+    /// These plugins take over with what is read next.
+    Swap(Box<Incoming>),
+    /// Take what has arrived, if it would be gone otherwise, and end.
+    Finish,
+}
+
+/// Plugins that take over.
+struct Incoming {
+    /// The source plugin with its name, when it is another one.
+    source: Option<(SourceInstance, String)>,
+    jobs: Vec<Sender<Job>>,
+    limits: FeedLimits,
 }
 
 enum Message {
     Batch(Box<Normalized>),
+    Swapped,
     Ended,
     Failed(PipelineError),
 }
@@ -92,6 +155,7 @@ enum Message {
 /// A batch on its way to a normalizer.
 enum Job {
     Batch(Box<Cut>),
+    Swapped,
     Ended,
     Failed(PipelineError),
 }
@@ -107,14 +171,6 @@ struct Cut {
 }
 
 impl Feed {
-    /// Starts a unit's plugins and lets them go: only they can say whether their settings make sense together.
-    pub fn check(unit: &Unit) -> Result<(), PipelineError> {
-        let book = SeriesBook::default();
-        start_source(unit, &book)?;
-        start_normalizer(unit, &book)?;
-        Ok(())
-    }
-
     /// Starts a unit where `resume` says, or at its beginning.
     pub fn start(
         unit: &Unit,
@@ -133,24 +189,13 @@ impl Feed {
         let is_live = !matches!(&options, TransportOptions::File(file) if !file.follow);
         let transport = Transport::open(options, position.as_ref(), delivered)?;
         let handle = transport.handle();
-        let mut source = start_source(unit, book)?;
+        let Prepared { mut source, workers } = Prepared::new(unit, book)?;
         // What comes now is behind the end of the last run: the source ends anew, and is sealed again.
         let cursor = Cursor { ended: false, ..resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() }) };
         source.open(cursor.plugin.as_deref()).map_err(|f| plugin_failed(unit, &unit.source, f))?;
-        let name: Arc<str> = unit.name.as_str().into();
-        let record = Hash::of(&unit.record());
-        let (mut jobs, mut turns, mut threads) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..unit.workers.max(1) {
-            let (to_worker, inbox) = bounded::<Job>(QUEUE_BATCHES);
-            let (to_taker, turn) = bounded::<Message>(QUEUE_BATCHES);
-            let instance = start_normalizer(unit, book)?;
-            let plugin = unit.normalizer.record.plugin.clone();
-            let worker = Worker { source: Arc::clone(&name), unit: record, plugin, instance };
-            threads.push(spawn("hb-normalize", move || worker.run(&inbox, &to_taker))?);
-            jobs.push(to_worker);
-            turns.push(turn);
-        }
+        let (jobs, turns) = start_workers(unit, workers)?;
         let (control, commands) = bounded(1);
+        let (orders, ordered) = bounded(QUEUE_ORDERS);
         let reader = Reader {
             transport,
             source,
@@ -162,6 +207,8 @@ impl Feed {
             jobs,
             turn: 0,
             commands,
+            ordered,
+            finish_at: None,
             inbox: Inbox::default(),
             refused: Vec::new(),
             faults: Vec::new(),
@@ -169,8 +216,32 @@ impl Feed {
             breaker: Breaker::default(),
         };
         tracing::debug!(source = unit.name, "reading");
-        threads.push(spawn("hb-source", move || reader.run())?);
-        Ok(Feed { turns, turn: 0, control, handle, _threads: threads })
+        spawn("hb-source", move || reader.run())?;
+        Ok(Feed { turns, turn: 0, next_turns: None, control, orders, handle })
+    }
+
+    /// Lets other plugins take over while the transport stays as it is; [`Next::Swapped`] says when they have. The
+    /// source plugin is kept where `keeps_source` says that it is the same.
+    pub fn swap(
+        &mut self,
+        unit: &Unit,
+        prepared: Prepared,
+        keeps_source: bool,
+        limits: FeedLimits,
+    ) -> Result<(), PipelineError> {
+        let (jobs, turns) = start_workers(unit, prepared.workers)?;
+        let source = (!keeps_source).then(|| (prepared.source, unit.source.record.plugin.clone()));
+        let order = Order::Swap(Box::new(Incoming { source, jobs, limits }));
+        let busy = |_| PipelineError::corrupt("source", "it has not done what it was told before");
+        self.orders.try_send(order).map_err(busy)?;
+        self.next_turns = Some(turns);
+        Ok(())
+    }
+
+    /// Ends the source: what would be gone with its transport still comes, then [`Next::Ended`].
+    pub fn finish(&self) {
+        // Whoever was told so before need not be told again.
+        let _ = self.orders.try_send(Order::Finish);
     }
 
     /// The next batch in frame order, waiting at most until `deadline`.
@@ -179,6 +250,11 @@ impl Feed {
             Ok(Message::Batch(batch)) => {
                 self.turn = (self.turn + 1) % self.turns.len();
                 Next::Batch(batch)
+            }
+            Ok(Message::Swapped) => {
+                self.turns = self.next_turns.take().unwrap_or_default();
+                self.turn = 0;
+                Next::Swapped
             }
             Ok(Message::Ended) => Next::Ended,
             Ok(Message::Failed(e)) => Next::Failed(e),
@@ -226,6 +302,9 @@ struct Reader {
     jobs: Vec<Sender<Job>>,
     turn: usize,
     commands: Receiver<Vec<u8>>,
+    ordered: Receiver<Order>,
+    /// Until when it may go on with what has arrived, once it was told to finish.
+    finish_at: Option<Instant>,
     inbox: Inbox,
     refused: Vec<Refused>,
     faults: Vec<Faulted>,
@@ -246,11 +325,15 @@ impl Reader {
         loop {
             let step = self.step();
             match step {
-                Ok(ControlFlow::Continue(wait_ms)) => {
-                    if self.listen(wait_ms).is_break() {
+                Ok(ControlFlow::Continue(wait_ms)) => match self.listen(wait_ms) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    // Nobody listens any more.
+                    Ok(ControlFlow::Break(())) => return,
+                    Err(e) => {
+                        self.close(Job::Failed(e));
                         return;
                     }
-                }
+                },
                 Ok(ControlFlow::Break(())) => {
                     self.close(Job::Ended);
                     return;
@@ -265,6 +348,9 @@ impl Reader {
 
     /// Reads, polls and hands on one batch. Continues after some ms, or breaks at the end of the source.
     fn step(&mut self) -> Result<ControlFlow<(), u64>, PipelineError> {
+        if self.finish_at.is_some_and(|at| at <= Instant::now()) {
+            return Ok(ControlFlow::Break(()));
+        }
         if self.inbox.frames.is_empty() {
             let mut raw = RawFrames::default();
             let (frames, bytes) = (self.limits.batch_frames as usize, self.limits.batch_bytes as usize);
@@ -272,6 +358,7 @@ impl Reader {
                 Progress::Frames => self.fill(raw),
                 Progress::Event(event) => self.note(event)?,
                 Progress::Skipping => return Ok(ControlFlow::Continue(0)),
+                Progress::Idle if self.finish_at.is_some() => return Ok(ControlFlow::Break(())),
                 Progress::Idle => {
                     self.transport.wait(Instant::now() + Duration::from_millis(IDLE_MS))?;
                     return Ok(ControlFlow::Continue(0));
@@ -476,20 +563,58 @@ impl Reader {
         let _ = self.jobs[turn].send(end);
     }
 
-    /// Waits, hears what was committed meanwhile, and breaks when the feed is gone.
-    fn listen(&mut self, wait_ms: u64) -> ControlFlow<()> {
+    /// Waits, hears what was committed meanwhile and what is ordered, and breaks when the feed is gone.
+    fn listen(&mut self, wait_ms: u64) -> Result<ControlFlow<()>, PipelineError> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         loop {
-            match self.commands.recv_deadline(deadline) {
-                Ok(cursor) => {
+            select! {
+                recv(self.commands) -> cursor => {
+                    let Ok(cursor) = cursor else { return Ok(ControlFlow::Break(())) };
                     if let Err(fault) = self.source.committed(&cursor) {
                         tracing::warn!(source = self.source_name, %fault, "source plugin failed on a commit");
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return ControlFlow::Continue(()),
-                Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+                recv(self.ordered) -> order => {
+                    let Ok(order) = order else { return Ok(ControlFlow::Break(())) };
+                    self.obey(order)?;
+                }
+                default(deadline.saturating_duration_since(Instant::now())) => return Ok(ControlFlow::Continue(())),
             }
         }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), PipelineError> {
+        match order {
+            Order::Finish => {
+                let more = if self.transport.forgets() { Duration::from_millis(FINISH_MS) } else { Duration::ZERO };
+                self.finish_at = Some(Instant::now() + more);
+            }
+            Order::Swap(incoming) => {
+                if !self.refused.is_empty() || !self.faults.is_empty() {
+                    self.send(Frames::new());
+                }
+                let turn = self.turn;
+                let _ = self.jobs[turn].send(Job::Swapped);
+                self.jobs = incoming.jobs;
+                self.limits = incoming.limits;
+                self.turn = 0;
+                if let Some((mut source, plugin)) = incoming.source {
+                    // Another plugin cannot read what the old one noted.
+                    if plugin != self.plugin {
+                        self.cursor.plugin = None;
+                    }
+                    source.open(self.cursor.plugin.as_deref()).map_err(|fault| PipelineError::Plugin {
+                        source_name: self.source_name.clone(),
+                        plugin: plugin.clone(),
+                        fault,
+                    })?;
+                    self.source = source;
+                    self.plugin = plugin;
+                    self.breaker = Breaker::default();
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -506,6 +631,7 @@ impl Worker {
         for job in jobs {
             let message = match job {
                 Job::Batch(cut) => Message::Batch(Box::new(self.normalize(*cut))),
+                Job::Swapped => Message::Swapped,
                 Job::Ended => Message::Ended,
                 Job::Failed(e) => Message::Failed(e),
             };
@@ -562,14 +688,23 @@ impl Worker {
     }
 }
 
-fn start_source(unit: &Unit, book: &SeriesBook) -> Result<SourceInstance, PipelineError> {
-    let part = &unit.source;
-    SourceInstance::new(&part.loaded, &part.settings, calls(part, book)).map_err(|f| plugin_failed(unit, part, f))
-}
-
-fn start_normalizer(unit: &Unit, book: &SeriesBook) -> Result<NormalizerInstance, PipelineError> {
-    let part = &unit.normalizer;
-    NormalizerInstance::new(&part.loaded, &part.settings, calls(part, book)).map_err(|f| plugin_failed(unit, part, f))
+/// Gives each normalizer instance a thread with a queue before and one behind it.
+fn start_workers(
+    unit: &Unit,
+    instances: Vec<NormalizerInstance>,
+) -> Result<(Vec<Sender<Job>>, Vec<Receiver<Message>>), PipelineError> {
+    let (source, record): (Arc<str>, _) = (unit.name.as_str().into(), Hash::of(&unit.record()));
+    let (mut jobs, mut turns) = (Vec::new(), Vec::new());
+    for instance in instances {
+        let (to_worker, inbox) = bounded::<Job>(QUEUE_BATCHES);
+        let (to_taker, turn) = bounded::<Message>(QUEUE_BATCHES);
+        let plugin = unit.normalizer.record.plugin.clone();
+        let worker = Worker { source: Arc::clone(&source), unit: record, plugin, instance };
+        spawn("hb-normalize", move || worker.run(&inbox, &to_taker))?;
+        jobs.push(to_worker);
+        turns.push(turn);
+    }
+    Ok((jobs, turns))
 }
 
 fn calls(part: &Part, book: &SeriesBook) -> Box<dyn HostCalls> {
@@ -585,7 +720,7 @@ fn refused(plugin: &str, reason: &str, ordinal: u64, frame: &[u8]) -> Refused {
     Refused { plugin: plugin.to_owned(), reason: reason.to_owned(), ordinal, frame }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), PipelineError> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map_err(|e| PipelineError::corrupt("thread", e))
+    spawned.map(drop).map_err(|e| PipelineError::corrupt("thread", e))
 }

@@ -11,7 +11,7 @@ use ciborium::Value;
 use hb_engine::decision::{Decision, Severity, Status};
 use hb_engine::engine::{Effect, Engine, Input, Refusal, TICK_NS};
 use hb_engine::partition::PartitionInput;
-use hb_engine::spec::LatePolicy;
+use hb_engine::spec::{EngineSpec, LatePolicy};
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
@@ -21,12 +21,15 @@ use super::series::SeriesBook;
 use super::{Normalized, PipelineError, frames};
 use crate::case::{Case, Held};
 use crate::clock;
+use crate::config::Config;
+use crate::generation::history::{History, Swap};
 use crate::generation::{Generation, policies_of};
 use crate::keys::Signer;
 use crate::policy::PolicySet;
-use crate::state::{
-    Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, Reader, SnapshotRow, State,
-};
+use crate::state::{Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow, State};
+
+/// The lane of what sources bring; other lanes are offline runs.
+pub const LIVE: &str = "live";
 
 /// Bytes of raw frames that force a commit: bounds the memory of a batch together with the sample limit.
 const COMMIT_FRAME_BYTES: usize = 4 << 20;
@@ -43,6 +46,15 @@ pub struct CommitLimits {
     pub age: Duration,
     /// Whether a decision that somebody waits for is committed at once; a run over old files need not hurry.
     pub eager: bool,
+}
+
+impl CommitLimits {
+    /// As a config says.
+    pub fn of(config: &Config, eager: bool) -> Self {
+        let limits = &config.limits;
+        let age = Duration::from_millis(limits.commit_ms.into());
+        CommitLimits { samples: limits.commit_samples as usize, age, eager }
+    }
 }
 
 /// What one commit brought that somebody outside may act on.
@@ -66,8 +78,9 @@ pub struct Recorder {
     engine: Engine,
     judge: PolicySet,
     book: SeriesBook,
-    /// What becomes of late samples.
-    late: LatePolicy,
+    /// What judges now.
+    spec: Arc<EngineSpec>,
+    history: History,
     /// Series the engine knows.
     known: usize,
     /// Series the state knows.
@@ -116,7 +129,8 @@ impl Recorder {
             engine,
             judge,
             book,
-            late: generation.spec.late,
+            spec: Arc::clone(&generation.spec),
+            history: History::load(&reader, &generation.program)?,
             known: stored,
             stored,
             limits,
@@ -136,10 +150,75 @@ impl Recorder {
         };
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
-        recorder.turn_to(generation, &reader)?;
         drop(reader);
+        if recorder.engine.core().generation != Some(generation.hash) {
+            recorder.turn_to(generation, "hb", "start")?;
+        }
+        recorder.refresh_baselines()?;
         recorder.commit()?;
         Ok(recorder)
+    }
+
+    /// Lets another generation judge from the next input on; the log tells who wanted it, and why.
+    pub fn turn_to(&mut self, generation: &Generation, author: &str, reason: &str) -> Result<(), PipelineError> {
+        let before = self.engine.core().generation;
+        // Before anything else: when they do not open, nothing has changed.
+        self.judge = policies_of(&generation.spec, &|hash| generation.blob(hash))?;
+        self.pending.blobs.extend(generation.blobs.iter().cloned());
+        self.log("generation", generation.entry(before, author, reason));
+        self.remember(Swap::active(generation.hash, before, author, reason));
+        if before != Some(generation.hash) {
+            self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
+        }
+        self.spec = Arc::clone(&generation.spec);
+        Ok(())
+    }
+
+    /// Notes a generation that was to take over and did not.
+    pub fn refuse(&mut self, author: &str, reason: &str, why: &str) {
+        self.log("generation.refused", text_map(&[("author", author), ("reason", reason), ("why", why)]));
+        self.remember(Swap::refused(author, reason, why));
+    }
+
+    fn remember(&mut self, swap: Swap) {
+        // What runs offline is no history of this host.
+        if self.lane == LIVE {
+            self.history.push(swap);
+            let meta = self.history.to_meta();
+            self.pending.meta.retain(|m| m.0 != meta.0);
+            self.pending.meta.push(meta);
+        }
+    }
+
+    /// Makes the baselines active that the tags of the checks name now.
+    pub fn refresh_baselines(&mut self) -> Result<(), PipelineError> {
+        let (reader, spec) = (self.state.reader()?, Arc::clone(&self.spec));
+        let tags: BTreeMap<String, u32> = reader.tags(&self.program)?.into_iter().collect();
+        let wanted: std::collections::BTreeSet<&String> =
+            spec.checks.iter().filter_map(|c| c.baseline.as_ref()).collect();
+        for tag in wanted {
+            let now = self.engine.core().baselines.get(tag).map(|b| b.version);
+            let target = tags.get(tag).copied();
+            if now == target {
+                continue;
+            }
+            let baseline = target.map(|version| load_baseline(&reader, &self.program, version)).transpose()?;
+            let baseline = target.zip(baseline);
+            let named = baseline.as_ref().map(|(version, b)| hb_engine::decision::BaselineRef {
+                tag: tag.clone(),
+                version: *version,
+                hash: b.hash(),
+            });
+            let shown = target.map_or_else(|| "none".to_owned(), |v| v.to_string());
+            self.log("baseline.active", text_map(&[("tag", tag), ("version", &shown), ("lane", &self.lane.clone())]));
+            self.other(Input::Baseline { tag, baseline }, &Other::Baseline(tag.clone(), named));
+        }
+        Ok(())
+    }
+
+    /// Sets when pending inputs are committed.
+    pub fn set_limits(&mut self, limits: CommitLimits) {
+        self.limits = limits;
     }
 
     /// The series table of the lane's program.
@@ -372,7 +451,7 @@ impl Recorder {
                 Effect::Refused { why, ordinal, series, time_ns, value } => {
                     self.count("refused", 1);
                     let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
-                    if why == Refusal::Late && self.late == LatePolicy::SideOutput {
+                    if why == Refusal::Late && self.spec.late == LatePolicy::SideOutput {
                         let (plugin, cause) = ("engine".to_owned(), why.as_str().to_owned());
                         self.pending.dead.push(DeadRow { plugin, ordinal, cause, frame: sample.clone().into_bytes() });
                     }
@@ -440,37 +519,6 @@ impl Recorder {
             let hashes = chunk.iter().map(|h| Value::Bytes(h.as_bytes().to_vec())).collect();
             self.log("decisions.pass", Value::Map(vec![(Value::Text("decisions".into()), Value::Array(hashes))]));
         }
-    }
-
-    /// Makes `generation` and the tagged baselines active, when they are not.
-    fn turn_to(&mut self, generation: &Generation, reader: &Reader) -> Result<(), PipelineError> {
-        if self.engine.core().generation != Some(generation.hash) {
-            self.pending.blobs.extend(generation.blobs.iter().cloned());
-            self.judge = policies_of(&generation.spec, &|hash| generation.blob(hash))?;
-            self.log("generation", generation.entry());
-            self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
-        }
-        let tags: BTreeMap<String, u32> = reader.tags(&self.program)?.into_iter().collect();
-        let wanted: std::collections::BTreeSet<&String> =
-            generation.spec.checks.iter().filter_map(|c| c.baseline.as_ref()).collect();
-        for tag in wanted {
-            let now = self.engine.core().baselines.get(tag).map(|b| b.version);
-            let target = tags.get(tag).copied();
-            if now == target {
-                continue;
-            }
-            let baseline = target.map(|version| load_baseline(reader, &self.program, version)).transpose()?;
-            let baseline = target.zip(baseline);
-            let named = baseline.as_ref().map(|(version, b)| hb_engine::decision::BaselineRef {
-                tag: tag.clone(),
-                version: *version,
-                hash: b.hash(),
-            });
-            let shown = target.map_or_else(|| "none".to_owned(), |v| v.to_string());
-            self.log("baseline.active", text_map(&[("tag", tag), ("version", &shown), ("lane", &self.lane.clone())]));
-            self.other(Input::Baseline { tag, baseline }, &Other::Baseline(tag.clone(), named));
-        }
-        Ok(())
     }
 
     fn count(&mut self, name: &'static str, n: u64) {

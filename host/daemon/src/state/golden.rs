@@ -172,7 +172,7 @@ fn rows_are_written_as_the_first_release_wrote_them() {
     txn.open_table(tables::HOST).unwrap().insert("host_id", value.as_slice()).unwrap();
     txn.commit().unwrap();
     drop(database);
-    let mut state = open_on(&disk, first_boot).unwrap();
+    let state = open_on(&disk, first_boot).unwrap();
     state.commit(golden_commit(), signer()).unwrap();
 
     let reader = state.reader().unwrap();

@@ -184,7 +184,8 @@ fn only_the_newest_and_pinned_snapshots_stay() {
 fn dead_letters_and_samples_keep_the_newest_and_count_the_rest() {
     let disk = Disk::new();
     let mut state = open_on(&disk, first_boot).unwrap();
-    state.options = Options { dead_cap_bytes: 20_000, quarantine_cap_items: 3, ..state.options.clone() };
+    let options = &mut Arc::get_mut(&mut state.0).unwrap().options;
+    *options = Options { dead_cap_bytes: 20_000, quarantine_cap_items: 3, ..options.clone() };
     let dead = |n: u64| DeadRow {
         plugin: "modbus".to_owned(),
         ordinal: n,
@@ -233,7 +234,7 @@ fn reasons(state: &State, source: &str) -> Vec<(String, u64)> {
 
 #[test]
 fn reasons_with_values_in_them_are_counted_by_class_beyond_a_cap() {
-    let mut state = fresh();
+    let state = fresh();
     let bad = |n: u64| refused("plant", n, format!("field `v`: `{n}x` is no number"));
     for from in [0, 100, 200, 300] {
         let rows = (from..from + 100).map(bad).collect();
@@ -258,7 +259,7 @@ fn reasons_with_values_in_them_are_counted_by_class_beyond_a_cap() {
 
 #[test]
 fn classes_have_a_cap_too() {
-    let mut state = fresh();
+    let state = fresh();
     let letters = |n: u64| -> String { n.to_string().chars().map(|c| (c as u8 - b'0' + b'a') as char).collect() };
     let rows = (0..600).map(|n| refused("plant", n, letters(n))).collect();
     state.commit(Commit { quarantine: rows, ..empty() }, signer()).unwrap();
@@ -270,7 +271,7 @@ fn classes_have_a_cap_too() {
 
 #[test]
 fn small_tables_come_back_per_program() {
-    let mut state = fresh();
+    let state = fresh();
     let pair = |name: &str, value: &[u8]| vec![(name.to_owned(), value.to_vec())];
     let baseline = BaselineRow { version: 3, hash: Hash::of(b"stats"), meta: b"why".to_vec() };
     state
@@ -307,7 +308,7 @@ fn small_tables_come_back_per_program() {
 
 #[test]
 fn the_log_proves_every_entry_at_every_size() {
-    let mut state = fresh();
+    let state = fresh();
     let mut roots = vec![];
     for n in 0..75_u64 {
         let entries = (n * 31..n * 31 + 31).map(entry).collect();
@@ -343,7 +344,7 @@ fn an_edited_log_is_found_by_place() {
     fill(&mut state, 1..=30);
     let key = PublicKey::parse(&signer().public_text()).unwrap();
     let edit = |change: &dyn Fn(&WriteTransaction)| {
-        let txn = state.database.as_ref().unwrap().begin_write().unwrap();
+        let txn = state.0.database().as_ref().unwrap().begin_write().unwrap();
         change(&txn);
         txn.commit().unwrap();
         state.reader().unwrap().verify_log(&key)
@@ -418,7 +419,7 @@ fn a_directory_holds_one_state_for_one_process() {
 fn only_an_unclean_end_under_another_boot_is_verified() {
     let disk = Disk::new();
     let open = |boot: fn() -> String| open_on(&disk, boot).unwrap();
-    let kill = |mut state: State| state.poisoned = true; // a killed process writes no farewell
+    let kill = |state: State| state.0.writing().poisoned = true; // a killed process writes no farewell
     let opened = |unclean, verified| Opened { created: false, unclean, verified };
     drop(open(first_boot));
     let state = open(other_boot);
@@ -434,7 +435,7 @@ fn only_an_unclean_end_under_another_boot_is_verified() {
 fn another_schema_is_refused() {
     let disk = Disk::new();
     let state = open_on(&disk, first_boot).unwrap();
-    let txn = state.database.as_ref().unwrap().begin_write().unwrap();
+    let txn = state.0.database().as_ref().unwrap().begin_write().unwrap();
     txn.open_table(tables::HOST).unwrap().insert("schema", value::Put::new().u32(9).done().as_slice()).unwrap();
     txn.commit().unwrap();
     drop(state);

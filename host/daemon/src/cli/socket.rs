@@ -1,0 +1,159 @@
+//! `STATE/ctl.sock`: while the daemon runs, it is the daemon that does what other verbs are asked to.
+//!
+//! A request is one line of JSON, the answer several, see [`Request`] and [`Answer`]. Only the user of the daemon and
+//! root are served: the socket has mode 0600 and the kernel says who is at the other end.
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::session::{self, Answer, Inside, Session, Stream};
+use super::{Global, guarded, obey};
+use crate::diagnostic::exit;
+
+/// Version of requests and answers.
+const VERSION: u32 = 1;
+
+/// Name of the socket in the directory of the state.
+const NAME: &str = "ctl.sock";
+
+/// Longest request, bytes: arguments of a command line.
+const REQUEST_BYTES: u64 = 256 << 10;
+
+/// Longest wait for a request that was begun, or for a client to take an answer, s.
+const PATIENCE_SEC: u64 = 10;
+
+/// Verbs at work at the same time: each has a thread, and the pipeline comes first.
+const CLIENTS_MAX: usize = 8;
+
+/// What a client asks for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    v: u32,
+    /// The command line behind `hb`.
+    args: Vec<String>,
+    cwd: PathBuf,
+    env: std::collections::BTreeMap<String, String>,
+    config: Option<PathBuf>,
+    state: Option<PathBuf>,
+    colour: bool,
+}
+
+/// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
+/// reached.
+pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
+    let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
+    let request = Request {
+        v: VERSION,
+        args: std::env::args().skip(1).collect(),
+        cwd: std::env::current_dir().ok()?,
+        env: std::env::vars().filter(|(name, _)| name.starts_with("HB_")).collect(),
+        config: global.config.clone(),
+        state: global.state.clone(),
+        colour: global.coloured(),
+    };
+    let mut line = serde_json::to_vec(&request).ok()?;
+    line.push(b'\n');
+    (&stream).write_all(&line).ok()?;
+    for line in BufReader::new(stream).lines() {
+        let Ok(answer) = line.map_err(drop).and_then(|line| serde_json::from_str::<Answer>(&line).map_err(drop)) else {
+            break;
+        };
+        answer.out.iter().for_each(|text| session::say(Stream::Out, text));
+        answer.err.iter().for_each(|text| session::say(Stream::Err, text));
+        if let Some(code) = answer.code {
+            return Some(code);
+        }
+    }
+    session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
+    Some(exit::IO)
+}
+
+/// Serves verbs until the process ends.
+pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<()> {
+    let dir = File::open(state)?;
+    // The lock of the state is ours: whatever lies there is left over.
+    let _ = fs::remove_file(state.join(NAME));
+    let listener = UnixListener::bind(place(&dir))?;
+    fs::set_permissions(state.join(NAME), Permissions::from_mode(0o600))?;
+    let clients = Arc::new(AtomicUsize::new(0));
+    std::thread::Builder::new().name("hb-ctl".into()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (inside, clients) = (inside.clone(), Arc::clone(&clients));
+            let is_full = clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX;
+            let work = move || {
+                answer(stream, inside, is_full);
+                clients.fetch_sub(1, Ordering::Relaxed);
+            };
+            // Without a thread the client sees its connection closed.
+            if let Err(error) = std::thread::Builder::new().name("hb-verb".into()).spawn(work) {
+                tracing::warn!(%error, "a verb cannot be served");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The socket by way of its directory: a path of its own may be longer than the 107 bytes a socket's name can have.
+fn place(dir: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd()))
+}
+
+fn answer(stream: UnixStream, inside: Inside, is_full: bool) {
+    let code = match refusal(&stream, is_full) {
+        Some(why) => {
+            session::send(&stream, &Answer { err: Some(format!("error[state]: {why}\n")), ..Answer::default() });
+            exit::NOPERM
+        }
+        None => match read(&stream) {
+            Ok(request) => work(&stream, request, inside),
+            Err(why) => {
+                let err = format!("error[usage]: the daemon does not understand the request: {why}\n");
+                session::send(&stream, &Answer { err: Some(err), ..Answer::default() });
+                exit::USAGE
+            }
+        },
+    };
+    session::send(&stream, &Answer { code: Some(code), ..Answer::default() });
+}
+
+fn refusal(stream: &UnixStream, is_full: bool) -> Option<String> {
+    let patience = Some(Duration::from_secs(PATIENCE_SEC));
+    let set = stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience));
+    let peer = set.and_then(|()| Ok(rustix::net::sockopt::socket_peercred(stream)?));
+    match peer {
+        Err(e) => Some(e.to_string()),
+        Ok(peer) if !peer.uid.is_root() && peer.uid != geteuid() => {
+            Some(format!("the daemon serves its own user and root, not uid {}", peer.uid.as_raw()))
+        }
+        Ok(_) if is_full => Some(format!("the daemon serves {CLIENTS_MAX} verbs already; try again")),
+        Ok(_) => None,
+    }
+}
+
+fn read(stream: &UnixStream) -> Result<Request, String> {
+    let mut line = Vec::new();
+    BufReader::new(stream.take(REQUEST_BYTES)).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
+    let request: Request = serde_json::from_slice(&line).map_err(|e| e.to_string())?;
+    if request.v != VERSION {
+        return Err(format!("it has version {}, this daemon reads {VERSION}; use the hb of the daemon", request.v));
+    }
+    Ok(request)
+}
+
+fn work(stream: &UnixStream, request: Request, inside: Inside) -> u8 {
+    let Ok(peer) = stream.try_clone() else { return exit::IO };
+    let who = rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.uid.as_raw());
+    let Request { args, cwd, env, config, state, colour, .. } = request;
+    let session = Session { peer, author: format!("uid {who}"), cwd, env, inside };
+    session::within(session, || guarded(|| obey(&args, config, state, colour)))
+}

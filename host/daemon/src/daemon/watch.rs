@@ -1,0 +1,128 @@
+//! Watches the files of the active generation, and reloads when they have changed and come to rest.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::Built;
+use super::reload::Reloader;
+
+/// Files that were written are read when nothing more was written for this long, ms: an editor writes a file in several
+/// steps, and a copy of a directory has many files.
+const REST_MS: u64 = 100;
+
+/// They are read after this long even when writing goes on, ms.
+const REST_MS_MAX: u64 = 1_000;
+
+/// Directories are looked for anew this often, s: one that was replaced as a whole is another one.
+const AGAIN_SEC: u64 = 10;
+
+/// Reloads whenever a file of the active generation changes, until `stop` is closed. Where the kernel cannot watch it
+/// says so once: `hb reload` and SIGHUP still work.
+pub fn watch_files(reloader: &Arc<Reloader>, stop: &Receiver<()>) {
+    let (told, changes) = bounded(1);
+    let mut watched = Watched::new(told);
+    loop {
+        watched.look_at(&reloader.generations().active());
+        let Some(first) = wait(stop, &changes) else { return };
+        let Some(mut path) = first else { continue };
+        let latest = Instant::now() + Duration::from_millis(REST_MS_MAX);
+        loop {
+            match changes.recv_deadline(latest.min(Instant::now() + Duration::from_millis(REST_MS))) {
+                Ok(next) => path = next,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= latest {
+                break;
+            }
+        }
+        let reason = format!("{} has changed", path.display());
+        match reloader.reload("file watch", &reason) {
+            Ok(done) => tracing::info!(?done, reason, "reloaded"),
+            // The reloader has said it in one line; here is all of it.
+            Err(found) => tracing::warn!(reason, "{}", found.render(false)),
+        }
+    }
+}
+
+/// The next change; nothing when it is time to look for directories again. None at the end.
+fn wait(stop: &Receiver<()>, changes: &Receiver<PathBuf>) -> Option<Option<PathBuf>> {
+    select! {
+        recv(stop) -> _ => None,
+        recv(changes) -> path => path.ok().map(Some),
+        default(Duration::from_secs(AGAIN_SEC)) => Some(None),
+    }
+}
+
+/// The directories that are watched: files that are replaced by a rename have no other handle.
+struct Watched {
+    watcher: Option<RecommendedWatcher>,
+    dirs: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    fn new(told: Sender<PathBuf>) -> Watched {
+        let heard = move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else { return };
+            if event.kind.is_access() {
+                return;
+            }
+            if let Some(path) = event.paths.into_iter().find(|path| is_ours(path)) {
+                // One that waits already stands for all.
+                let _ = told.try_send(path);
+            }
+        };
+        let watcher = notify::recommended_watcher(heard);
+        let watcher = watcher.inspect_err(|error| tracing::warn!(%error, "files are not watched; use `hb reload`"));
+        Watched { watcher: watcher.ok(), dirs: BTreeSet::new() }
+    }
+
+    fn look_at(&mut self, built: &Built) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted = dirs_of(built);
+        for gone in self.dirs.difference(&wanted) {
+            let _ = watcher.unwatch(gone);
+        }
+        for dir in &wanted {
+            // Watching again is how one that was replaced is found.
+            if let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive)
+                && !self.dirs.contains(dir)
+            {
+                tracing::warn!(dir = %dir.display(), %error, "the directory is not watched; use `hb reload`");
+            }
+        }
+        self.dirs = wanted;
+    }
+}
+
+/// Editors and package managers write beside the file they are about to replace.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    !name.starts_with('.') && !name.ends_with('~') && !name.ends_with(".swp") && !name.ends_with(".tmp")
+}
+
+/// Where the files of a generation lie.
+fn dirs_of(built: &Built) -> BTreeSet<PathBuf> {
+    let config = &built.file.config;
+    let mut dirs = BTreeSet::new();
+    let above = |path: &Path| match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    dirs.insert(above(&built.file.path));
+    dirs.extend(built.file.files.iter().map(|file| above(&file.path)));
+    let plugins = config.sources.iter().map(|s| s.plugin.as_str());
+    let plugins = plugins.chain(config.normalizers.iter().map(|n| n.plugin.as_str()));
+    let plugins = plugins.chain(config.sinks.iter().map(|s| s.plugin.as_str()));
+    dirs.extend(plugins.map(|name| config.plugins_dir.join(name)));
+    dirs.insert(config.policies_dir.clone());
+    // Policies lie one directory deep, by kind.
+    let below = std::fs::read_dir(&config.policies_dir).into_iter().flatten().flatten();
+    dirs.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    dirs
+}
