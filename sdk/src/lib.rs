@@ -39,10 +39,12 @@
 //! ```
 
 mod frame;
+pub mod http;
 pub mod log;
 mod normalizer;
 mod series;
 mod sink;
+pub mod socket;
 mod source;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testkit;
@@ -55,7 +57,7 @@ pub use normalizer::{Normalizer, Out, TIMES_NS};
 pub use series::{ByteHasher, Series, SeriesTable, define, state_code};
 pub use sink::{Delivery, Document, Point, Points, Sink, write_output};
 pub use source::{Inbox, Polled, Source};
-pub use wit::types::{Attribute, Event, Fault, SeriesDef, SeriesKind};
+pub use wit::types::{Attribute, Event, Failure, Fault, SeriesDef, SeriesKind};
 
 /// What the export macros expand to; no part of the interface.
 #[doc(hidden)]

@@ -83,6 +83,11 @@ impl Delivery {
         self.answer.documents[index] = Outcome::Rejected(reason.into());
     }
 
+    /// Document `index` cannot be delivered now.
+    pub fn retry(&mut self, index: usize, after_ms: u32, reason: impl Into<String>) {
+        self.answer.documents[index] = Outcome::RetryAfterMs((after_ms, reason.into()));
+    }
+
     /// The points are there.
     pub fn points_delivered(&mut self) {
         self.answer.points = Outcome::Delivered;

@@ -14,6 +14,8 @@ pub mod imports {
                 import hb:plugin/log@0.1.0;
                 import hb:plugin/series@0.1.0;
                 import hb:plugin/output@0.1.0;
+                import hb:plugin/http@0.1.0;
+                import hb:plugin/socket@0.1.0;
             }
         ",
         world: "hb:sdk/imports",
@@ -50,18 +52,30 @@ pub mod source {
     });
 }
 
-/// Exports of a sink. A sink that writes no output does not import it: unused imports are left out of a component.
+/// Exports of a sink, with every capability there is: imports that are not used are left out of a component.
 pub mod sink {
     wit_bindgen::generate!({
         path: "wit",
-        world: "sink-output",
+        inline: "
+            package hb:sdk;
+            world sink {
+                import hb:plugin/log@0.1.0;
+                import hb:plugin/output@0.1.0;
+                import hb:plugin/http@0.1.0;
+                import hb:plugin/socket@0.1.0;
+                export hb:plugin/consume@0.1.0;
+            }
+        ",
+        world: "hb:sdk/sink",
         pub_export_macro: true,
         with: {
             "hb:plugin/types@0.1.0": super::imports::hb::plugin::types,
             "hb:plugin/log@0.1.0": super::imports::hb::plugin::log,
             "hb:plugin/output@0.1.0": super::imports::hb::plugin::output,
+            "hb:plugin/http@0.1.0": super::imports::hb::plugin::http,
+            "hb:plugin/socket@0.1.0": super::imports::hb::plugin::socket,
         },
     });
 }
 
-pub use imports::hb::plugin::{log, output, series, types};
+pub use imports::hb::plugin::{http, log, output, series, socket, types};

@@ -49,7 +49,7 @@ fn a_capability_must_be_asked_for_and_given() {
     let e = refusal(&built, &built.wasm, &Grants::default(), &Trust::default());
     assert!(matches!(e, LoadError::NotGranted { asked: true, given: false, .. }), "{e}");
     assert!(e.what().contains("hb:plugin/output@0.1.0"), "{e}");
-    assert_eq!(e.help(), "write `grants: [output]` for plugin `jsonl` in the configuration");
+    assert_eq!(e.help(), "write `output: stdout` for the sink with plugin `jsonl` in the configuration");
 
     built.manifest.capabilities.clear();
     let e = refusal(&built, &built.wasm, &given, &Trust::default());

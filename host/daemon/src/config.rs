@@ -4,7 +4,7 @@
 //! duplicate keys are errors. Secrets stand here only as references, see [`SecretRef`].
 //!
 //! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`], [`transport`],
-//! [`checks`] and [`limits`]; [`template`] is what `hb init` writes.
+//! [`grants`], [`checks`] and [`limits`]; [`template`] is what `hb init` writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
 
 pub mod checks;
+pub mod grants;
 pub mod limits;
 pub mod name;
 pub mod pipeline;
@@ -25,6 +26,7 @@ pub mod transport;
 pub mod yaml;
 
 pub use checks::{CheckConfig, EventTimeConfig, Pattern, RuleConfig};
+pub use grants::{GrantsConfig, HttpGrantConfig};
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;
 pub use pipeline::{NormalizerConfig, OutputConfig, SinkConfig, SourceConfig};

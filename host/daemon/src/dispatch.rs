@@ -13,9 +13,9 @@ use hb_log::hash::Hash;
 use crate::config::{ConfigFile, OutputConfig};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics};
 use crate::generation::Plugins;
-use crate::plugin::{Capability, Delivered, Document, Grants, Kind, SamplesParam, SinkInstance};
+use crate::plugin::{Delivered, Document, Kind, SamplesParam, SinkInstance};
 
-use calls::{Output, SinkCalls};
+use calls::{Output, SinkCalls, Worlds};
 
 /// Attempts to deliver one batch; a sink that refuses longer is told of in the log and passed over.
 const ATTEMPTS: u32 = 3;
@@ -63,15 +63,22 @@ impl Sinks {
                     continue;
                 }
             };
-            let grants = Grants([Capability::Output].into());
-            let part = match plugins.load(sink.plugin.as_str(), Kind::Sink, &sink.settings, &grants) {
+            let part = match plugins.load(sink.plugin.as_str(), Kind::Sink, &sink.settings, &calls::grants(sink)) {
                 Ok((part, _, _)) => part,
+                Err(problems) => {
+                    let named = format!("`{}` at {at}", sink.name);
+                    problems.iter().for_each(|d| found.push(d.clone().note("sink", &*named)));
+                    continue;
+                }
+            };
+            let worlds = match Worlds::open(file, i, &part.loaded) {
+                Ok(worlds) => worlds,
                 Err(problems) => {
                     found.append(problems);
                     continue;
                 }
             };
-            let calls = Box::new(SinkCalls { name: sink.name.to_string(), output });
+            let calls = Box::new(SinkCalls { name: sink.name.to_string(), output, worlds });
             match SinkInstance::new(&part.loaded, &part.settings, calls) {
                 Ok(instance) => sinks.push(Sink { name: sink.name.to_string(), instance }),
                 Err(fault) => {
@@ -105,6 +112,7 @@ impl Sink {
     /// Offers documents until each is delivered or rejected, a bounded number of times.
     fn deliver(&mut self, batch: u64, documents: &[Document<'_>]) {
         let mut left: Vec<usize> = (0..documents.len()).collect();
+        let mut why = String::new();
         for attempt in 1..=ATTEMPTS {
             let offered: Vec<Document<'_>> = left.iter().map(|&i| documents[i].clone()).collect();
             let none = SamplesParam { frame: &[], series: &[], time_ns: &[], value: &[] };
@@ -118,8 +126,9 @@ impl Sink {
                             Delivered::Rejected(why) => {
                                 tracing::warn!(sink = self.name, id = documents[i].id, why, "sink rejected a document");
                             }
-                            Delivered::RetryAfterMs((ms, _)) => {
+                            Delivered::RetryAfterMs((ms, reason)) => {
                                 wait = wait.max(Some(*ms));
+                                why.clone_from(reason);
                                 again.push(i);
                             }
                         }
@@ -138,6 +147,6 @@ impl Sink {
                 std::thread::sleep(Duration::from_millis(ms.min(WAIT_MS_MAX).into()));
             }
         }
-        tracing::error!(sink = self.name, documents = left.len(), "documents were not delivered");
+        tracing::error!(sink = self.name, documents = left.len(), why, "documents were not delivered");
     }
 }

@@ -38,8 +38,9 @@ pub mod sink;
 pub mod source;
 
 pub use bindings::exports::hb::plugin::consume::{Delivery, Document, Outcome as Delivered};
+pub use bindings::hb::plugin::http::{Header, Request, Response};
 pub use bindings::hb::plugin::types::{
-    AttributeParam, AttributeResult as Attribute, Event, Reject, SamplesParam, SeriesDef, SeriesKind,
+    AttributeParam, AttributeResult as Attribute, Event, Failure, Reject, SamplesParam, SeriesDef, SeriesKind,
 };
 pub use breaker::Breaker;
 pub use fault::PluginFault;

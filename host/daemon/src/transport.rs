@@ -1,4 +1,5 @@
-//! A transport is a way for bytes to come in; the host owns it, a source plugin only sees what it brought.
+//! A transport is a way for bytes to come in; the host owns it, a source plugin only sees what it brought. Ways out,
+//! for sink plugins, are [`http`] and [`send`].
 //!
 //! Transports form a closed set: adding one makes the compiler list every place to think about. Each hands out
 //! [`RawFrames`], and [`Transport::position`] says what has been handed out, to be committed together with the samples
@@ -13,12 +14,17 @@ use mqtt::{Delivery, Digest, MqttBatch, MqttProgress};
 
 pub mod exec;
 pub mod file;
+pub mod http;
 pub mod mqtt;
+pub mod send;
 pub mod socket;
+mod tls;
 
 pub use exec::{ExecError, ExecEvent, ExecOptions, ExecPosition, ExecTransport};
 pub use file::{FileError, FileEvent, FileOptions, FilePosition, FileTransport};
+pub use http::{HttpClient, HttpError, HttpGrant};
 pub use mqtt::{MqttError, MqttEvent, MqttHandle, MqttOptions, MqttPosition, MqttTransport};
+pub use send::{SendError, Sender};
 pub use socket::{SocketError, SocketEvent, SocketOptions, SocketPosition, SocketTransport};
 
 /// Frames as they came, in one piece of memory that is used again for the next batch.
@@ -85,6 +91,15 @@ impl RawFrames {
         self.offsets.push(offset);
         self.origins.push(Arc::clone(origin));
     }
+}
+
+/// Why something did not go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// It may not, or cannot: the same again would be refused again.
+    Refused(String),
+    /// The world outside is not ready.
+    Unreachable(String),
 }
 
 /// What a call to [`Transport::read`] came to.

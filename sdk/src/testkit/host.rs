@@ -1,8 +1,9 @@
 //! The imports of a plugin, answered from memory.
 
-use crate::wit::types::{Attribute, SeriesDef, SeriesKind};
+use crate::wit::http::{Request, Response};
+use crate::wit::types::{Attribute, Failure, SeriesDef, SeriesKind};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Default)]
 struct Host {
@@ -13,6 +14,10 @@ struct Host {
     output_error: Option<String>,
     define_calls: usize,
     max_series: Option<usize>,
+    granted: Option<Vec<String>>,
+    answers: VecDeque<Result<Response, Failure>>,
+    requests: Vec<Request>,
+    sent: Vec<(String, Vec<u8>)>,
 }
 
 thread_local! {
@@ -32,6 +37,32 @@ pub fn set_max_series(max: usize) {
 /// Lets the next writes to the output fail, or succeed again.
 pub fn set_output_error(error: Option<&str>) {
     HOST.with(|h| h.borrow_mut().output_error = error.map(str::to_owned));
+}
+
+/// Grants URLs, addresses and names of secrets, word by word; without a call everything is granted.
+pub fn set_granted(granted: &[&str]) {
+    HOST.with(|h| h.borrow_mut().granted = Some(granted.iter().map(|&g| g.to_owned()).collect()));
+}
+
+/// What the next requests, or bytes for a socket, are answered with, in this order; then everything is answered well.
+pub fn set_answers(answers: impl IntoIterator<Item = Result<Response, Failure>>) {
+    HOST.with(|h| h.borrow_mut().answers = answers.into_iter().collect());
+}
+
+/// An answer for [`set_answers`].
+pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
+    let header = |&(name, value): &(&str, &str)| crate::http::Header { name: name.to_owned(), value: value.to_owned() };
+    Response { status, headers: headers.iter().map(header).collect(), body: body.into() }
+}
+
+/// Takes the requests that the plugin sent.
+pub fn take_requests() -> Vec<Request> {
+    HOST.with(|h| std::mem::take(&mut h.borrow_mut().requests))
+}
+
+/// Takes what the plugin sent to sockets: addresses and bytes.
+pub fn take_sent() -> Vec<(String, Vec<u8>)> {
+    HOST.with(|h| std::mem::take(&mut h.borrow_mut().sent))
 }
 
 /// How often the plugin asked for a series id.
@@ -70,6 +101,41 @@ pub(crate) fn write_output(bytes: &[u8]) -> Result<(), String> {
         h.output.extend_from_slice(bytes);
         Ok(())
     })
+}
+
+pub(crate) fn http_granted(_method: &str, url: &str, sign_with: Option<&str>) -> Result<(), String> {
+    HOST.with(|h| [Some(url), sign_with].into_iter().flatten().try_for_each(|word| h.borrow().check(word)))
+}
+
+pub(crate) fn http_send(request: &Request) -> Result<Response, Failure> {
+    http_granted(&request.method, &request.url, request.sign_with.as_deref()).map_err(Failure::Refused)?;
+    HOST.with(|h| {
+        let mut h = h.borrow_mut();
+        h.requests.push(request.clone());
+        h.answers.pop_front().unwrap_or_else(|| Ok(answer(200, &[], "")))
+    })
+}
+
+pub(crate) fn socket_granted(address: &str) -> Result<(), String> {
+    HOST.with(|h| h.borrow().check(address))
+}
+
+pub(crate) fn socket_send(address: &str, bytes: &[u8]) -> Result<(), Failure> {
+    socket_granted(address).map_err(Failure::Refused)?;
+    HOST.with(|h| {
+        let mut h = h.borrow_mut();
+        h.sent.push((address.to_owned(), bytes.to_vec()));
+        h.answers.pop_front().unwrap_or_else(|| Ok(answer(200, &[], ""))).map(drop)
+    })
+}
+
+impl Host {
+    fn check(&self, word: &str) -> Result<(), String> {
+        match &self.granted {
+            Some(granted) if !granted.iter().any(|g| g == word) => Err(format!("{word} is not granted")),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(crate) fn define(metric: &str, unit: &str, kind: SeriesKind, labels: &[Attribute]) -> Result<u32, String> {

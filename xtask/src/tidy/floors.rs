@@ -49,6 +49,7 @@ const TABLE: &[(&str, Place)] = &[
 /// Crates that are a door to one outside world, and the module that alone goes through it.
 const OWNERS: &[(&str, &str)] = &[
     ("clap", "cli"),
+    ("hmac", "transport"),
     ("luau_analysis", "policy"),
     ("luau_common", "policy"),
     ("minisign", "keys"),
@@ -57,6 +58,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("rumqttc", "transport"),
     ("rustls", "transport"),
     ("tokio", "transport"),
+    ("ureq", "transport"),
     ("wasmtime", "plugin"),
 ];
 

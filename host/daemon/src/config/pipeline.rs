@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::config::grants::GrantsConfig;
 use crate::config::name::Name;
 use crate::config::read::{Fields, FromNode, Reader};
 use crate::config::secret::{SecretRef, check_settings};
@@ -57,6 +58,8 @@ pub struct SinkConfig {
     pub plugin: Name,
     /// Where the plugin's bytes go.
     pub output: OutputConfig,
+    /// What the plugin may reach. Default: nothing but `output`.
+    pub grants: GrantsConfig,
     /// Handed to the plugin. Default: none.
     pub settings: serde_json::Value,
     /// Secret references among the settings, in the order of the file.
@@ -138,9 +141,17 @@ impl FromNode for SinkConfig {
         let name = f.need("name", reader);
         let plugin = f.need("plugin", reader);
         let output = f.or("output", OutputConfig::Stdout, reader);
+        let grants = f.or("grants", GrantsConfig::default(), reader);
         let (settings, secrets) = settings(&mut f, reader);
         f.close(reader);
-        Some(SinkConfig { name: name?, plugin: plugin?, output: output?, settings: settings?, secrets })
+        Some(SinkConfig {
+            name: name?,
+            plugin: plugin?,
+            output: output?,
+            grants: grants?,
+            settings: settings?,
+            secrets,
+        })
     }
 }
 

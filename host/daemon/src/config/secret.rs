@@ -195,10 +195,12 @@ pub fn is_secret_name(key: &str) -> bool {
     }
 }
 
-/// Whether a line of YAML may hold a secret: one of its keys has a secret's name.
+/// Whether a line of YAML may hold a secret: one of its keys has a secret's name, or holds several under names of their
+/// own.
 pub(crate) fn may_hold_secret(line: &str) -> bool {
     let keys = line.split(':').map(|part| part.trim_end_matches(['"', '\'', ' ']));
-    keys.filter_map(|part| part.rsplit([' ', '{', ',', '"', '\'', '\t']).next()).any(is_secret_name)
+    keys.filter_map(|part| part.rsplit([' ', '{', ',', '"', '\'', '\t']).next())
+        .any(|key| key == "secrets" || is_secret_name(key))
 }
 
 /// Looks through free-form settings: secrets in plain text and malformed references are errors, and the references
@@ -259,7 +261,9 @@ mod tests {
 
     #[test]
     fn a_line_with_a_secret_is_recognised() {
-        for line in ["  password: x", "- { host: a, \"api_key\": x }", "mqtt_token : x", "\tpassword:\tx"] {
+        for line in
+            ["  password: x", "- { host: a, \"api_key\": x }", "mqtt_token : x", "\tpassword:\tx", "secrets: { a: x }"]
+        {
             assert!(may_hold_secret(line), "{line}");
         }
         assert!(!may_hold_secret("  - metric: \"cpu:load\" # password?"));

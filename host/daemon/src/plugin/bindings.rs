@@ -14,6 +14,8 @@ wasmtime::component::bindgen!({
             import hb:plugin/log@0.1.0;
             import hb:plugin/series@0.1.0;
             import hb:plugin/output@0.1.0;
+            import hb:plugin/http@0.1.0;
+            import hb:plugin/socket@0.1.0;
             export hb:plugin/normalize@0.1.0;
             export hb:plugin/produce@0.1.0;
             export hb:plugin/consume@0.1.0;

@@ -1,14 +1,16 @@
 //! What a guest may reach: the imports it calls, and the memory it takes, both metered.
 
+use std::time::{Duration, Instant};
+
 use wasmtime::ResourceLimiter;
 
 use super::bindings::hb::plugin as wit;
 use super::fault::{PluginFault, Raised, neutral, reason};
 use super::limits::{
-    LOG_LINES_PER_CALL, MAX_CORE_INSTANCES, MAX_IMPORT_BYTES_PER_CALL, MAX_LOG_LINE_BYTES, MAX_MEMORIES_AND_TABLES,
-    MAX_TABLE_ELEMENTS,
+    ANSWER_RESERVE, LOG_LINES_PER_CALL, MAX_CORE_INSTANCES, MAX_IMPORT_BYTES_PER_CALL, MAX_LOG_LINE_BYTES,
+    MAX_MEMORIES_AND_TABLES, MAX_TABLE_ELEMENTS,
 };
-use super::{Attribute, SeriesKind};
+use super::{Attribute, Failure, Request, Response, SeriesKind};
 
 /// What a guest's imports ask of the host. The composition implements it; tests use a fake.
 pub trait HostCalls: Send {
@@ -29,7 +31,30 @@ pub trait HostCalls: Send {
 
     /// Bytes for the stream that was opened for this plugin.
     fn output(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Sends a request if it is granted, within `time_left`.
+    fn http(&mut self, _request: &Request, _time_left: Duration) -> Result<Response, Failure> {
+        Err(Failure::Refused(NO_WORLD.into()))
+    }
+
+    /// Whether a request would be sent; the text names what is granted.
+    fn http_granted(&mut self, _method: &str, _url: &str, _sign_with: Option<&str>) -> Result<(), String> {
+        Err(NO_WORLD.into())
+    }
+
+    /// Sends bytes to an address if it is granted, within `time_left`.
+    fn socket(&mut self, _address: &str, _bytes: &[u8], _time_left: Duration) -> Result<(), Failure> {
+        Err(Failure::Refused(NO_WORLD.into()))
+    }
+
+    /// Whether bytes would be sent there; the text names what is granted.
+    fn socket_granted(&mut self, _address: &str) -> Result<(), String> {
+        Err(NO_WORLD.into())
+    }
 }
+
+/// What plugins hear that act on no world outside.
+const NO_WORLD: &str = "nothing outside is granted";
 
 /// What happened to an instance so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +87,10 @@ struct Meter {
     log_lines: u32,
     import_bytes: usize,
     last_log: Option<String>,
+    /// When the current call must have answered; none for calls that count fuel.
+    deadline: Option<Instant>,
+    /// Whether the instance is configured: before that it acts on no world outside.
+    may_send: bool,
 }
 
 impl Guest {
@@ -74,8 +103,14 @@ impl Guest {
         self.meter = Meter { memory_limit, ..Meter::default() };
     }
 
+    /// From now on it may act on the worlds it was granted.
+    pub(super) fn let_send(&mut self) {
+        self.meter.may_send = true;
+    }
+
     /// What counts per call begins anew.
-    pub(super) fn begin_call(&mut self) {
+    pub(super) fn begin_call(&mut self, deadline: Option<Instant>) {
+        self.meter.deadline = deadline;
         self.counters.calls += 1;
         self.meter.log_lines = 0;
         self.meter.import_bytes = 0;
@@ -101,6 +136,35 @@ impl Guest {
         }
         Ok(())
     }
+
+    /// Logs a line, unless this call has had its share.
+    fn say(&mut self, level: u8, text: &str) {
+        if self.meter.log_lines < LOG_LINES_PER_CALL {
+            self.calls.log(level, &neutral(text, MAX_LOG_LINE_BYTES));
+        } else if self.meter.log_lines == LOG_LINES_PER_CALL {
+            self.calls.log(level, "further lines of this call are left out");
+        }
+        self.meter.log_lines = self.meter.log_lines.saturating_add(1);
+    }
+
+    /// Tells the operator what was refused: a guest may keep it to itself.
+    fn tell<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(Failure::Refused(why)) = &answer {
+            self.say(1, &format!("refused: {why}"));
+        }
+        answer
+    }
+
+    /// How long a send may take, so that the guest can still answer for it.
+    fn time_to_send(&self) -> Result<Duration, Failure> {
+        if !self.meter.may_send {
+            return Err(Failure::Refused("nothing is sent during `configure`".into()));
+        }
+        let left = self.meter.deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let left = left.unwrap_or_default().saturating_sub(ANSWER_RESERVE);
+        let none = || Failure::Unreachable("no time is left in this call: the deadline of the plugin is near".into());
+        if left.is_zero() { Err(none()) } else { Ok(left) }
+    }
 }
 
 impl wit::types::Host for Guest {}
@@ -108,12 +172,7 @@ impl wit::types::Host for Guest {}
 impl wit::log::Host for Guest {
     fn write(&mut self, level: u8, text: String) -> wasmtime::Result<()> {
         self.charge(text.len())?;
-        if self.meter.log_lines < LOG_LINES_PER_CALL {
-            self.calls.log(level, &neutral(&text, MAX_LOG_LINE_BYTES));
-        } else if self.meter.log_lines == LOG_LINES_PER_CALL {
-            self.calls.log(level, "further lines of this call are left out");
-        }
-        self.meter.log_lines = self.meter.log_lines.saturating_add(1);
+        self.say(level, &text);
         self.meter.last_log = Some(text);
         Ok(())
     }
@@ -144,6 +203,38 @@ impl wit::output::Host for Guest {
     fn write(&mut self, bytes: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
         self.charge(bytes.len())?;
         Ok(self.calls.output(&bytes))
+    }
+}
+
+impl wit::http::Host for Guest {
+    fn send(&mut self, request: Request) -> wasmtime::Result<Result<Response, Failure>> {
+        let headers: usize = request.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+        self.charge(request.method.len() + request.url.len() + headers + request.body.len())?;
+        let answer = self.time_to_send().and_then(|left| self.calls.http(&request, left));
+        Ok(self.tell(answer))
+    }
+
+    fn granted(
+        &mut self,
+        method: String,
+        url: String,
+        sign_with: Option<String>,
+    ) -> wasmtime::Result<Result<(), String>> {
+        self.charge(method.len() + url.len() + sign_with.as_ref().map_or(0, String::len))?;
+        Ok(self.calls.http_granted(&method, &url, sign_with.as_deref()))
+    }
+}
+
+impl wit::socket::Host for Guest {
+    fn send(&mut self, address: String, bytes: Vec<u8>) -> wasmtime::Result<Result<(), Failure>> {
+        self.charge(address.len() + bytes.len())?;
+        let answer = self.time_to_send().and_then(|left| self.calls.socket(&address, &bytes, left));
+        Ok(self.tell(answer))
+    }
+
+    fn granted(&mut self, address: String) -> wasmtime::Result<Result<(), String>> {
+        self.charge(address.len())?;
+        Ok(self.calls.socket_granted(&address))
     }
 }
 

@@ -1,5 +1,7 @@
 //! One living guest: its store, its budget per call, and its rebirth after a fault.
 
+use std::time::{Duration, Instant};
+
 use wasmtime::Store;
 use wasmtime::component::{Instance as Component, InstancePre};
 
@@ -77,6 +79,7 @@ impl<E: Exports> Instance<E> {
             E::find(store, &instance, pre).map(Ok)
         })?;
         guarded(store, budget, |store| exports.configure(store, &self.settings))?;
+        store.data_mut().let_send();
         self.exports = Some(exports);
         Ok(())
     }
@@ -133,7 +136,11 @@ fn guarded<R>(
     budget: Budget,
     f: impl FnOnce(&mut Store<Guest>) -> Answer<R>,
 ) -> Result<R, PluginFault> {
-    store.data_mut().begin_call();
+    let deadline = match budget {
+        Budget::Fuel(_) => None,
+        Budget::Ms(ms) => Some(Instant::now() + Duration::from_millis(ms.into())),
+    };
+    store.data_mut().begin_call(deadline);
     match budget {
         // Fails only on an engine without fuel, which `Engines::of` rules out.
         Budget::Fuel(units) => _ = store.set_fuel(units),

@@ -1,5 +1,7 @@
 //! What one plugin instance may use: every limit with its unit, its default and the reason for it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 /// Bytes of linear memory of one instance, all its memories together: a parser of telemetry needs a few MiB; 64 leaves
@@ -40,6 +42,9 @@ pub const DEFAULT_DEADLINE_MS: u32 = 2_000;
 
 /// Most a manifest may ask for, in milliseconds: a plugin that hangs is noticed within a minute.
 pub const MAX_DEADLINE_MS: u32 = 60_000;
+
+/// What of a call's deadline is kept for the guest's answer: a request that waits in vain ends so long before.
+pub const ANSWER_RESERVE: Duration = Duration::from_millis(250);
 
 /// Rows (samples plus events) from one frame: a status page yields hundreds; more is a bomb.
 pub const DEFAULT_ROWS_PER_FRAME: u32 = 10_000;

@@ -135,6 +135,9 @@ fn linker_for(
     for capability in granted {
         match capability {
             Capability::Output => wit::output::add_to_linker::<_, HasSelf<_>>(&mut linker, |g: &mut Guest| g)?,
+            Capability::Http => wit::http::add_to_linker::<_, HasSelf<_>>(&mut linker, |g: &mut Guest| g)?,
+            Capability::Socket => wit::socket::add_to_linker::<_, HasSelf<_>>(&mut linker, |g: &mut Guest| g)?,
+            Capability::Secret => {}
         }
     }
     Ok(linker)
@@ -217,13 +220,14 @@ fn check_imports(component: &Component, manifest: &Manifest, grants: &Grants) ->
             "types" | "log" => {}
             "series" if manifest.kind == Kind::Normalizer => {}
             other => {
-                let Some(&capability) = Capability::ALL.iter().find(|c| c.name() == other) else {
+                let Some(&capability) = Capability::ALL.iter().find(|c| c.interface() == Some(other)) else {
                     return Err(unknown());
                 };
                 let (asked, given) = (manifest.capabilities.contains(&capability), grants.0.contains(&capability));
                 if !(asked && given) {
                     let import = import.into();
-                    return Err(LoadError::NotGranted { plugin: plugin(), import, capability, asked, given });
+                    let line = manifest.capabilities_line();
+                    return Err(LoadError::NotGranted { plugin: plugin(), import, capability, asked, given, line });
                 }
             }
         }

@@ -58,16 +58,41 @@ impl fmt::Display for Kind {
 pub enum Capability {
     /// Write to the one stream that the host opened for this plugin.
     Output,
+    /// Send requests to granted URLs.
+    Http,
+    /// Send datagrams and streams to granted addresses.
+    Socket,
+    /// Have requests signed with granted secrets, which it never sees.
+    Secret,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: &'static [Capability] = &[Capability::Output];
+    pub const ALL: &'static [Capability] =
+        &[Capability::Output, Capability::Http, Capability::Socket, Capability::Secret];
 
-    /// Its interface in the contract, and its name in manifest and configuration.
+    /// Its name in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Capability::Output => "output",
+            Capability::Http => "http",
+            Capability::Socket => "socket",
+            Capability::Secret => "secret",
+        }
+    }
+
+    /// Its interface in the contract; a secret has none of its own, since it never reaches a plugin.
+    pub fn interface(self) -> Option<&'static str> {
+        (self != Capability::Secret).then(|| self.name())
+    }
+
+    /// How the configuration gives it.
+    pub fn grant(self) -> &'static str {
+        match self {
+            Capability::Output => "output: stdout",
+            Capability::Http => "grants: { http: [{ url: \"https://hooks.example/hb/\", methods: [POST] }] }",
+            Capability::Socket => "grants: { socket: [\"udp://10.0.0.1:514\"] }",
+            Capability::Secret => "grants: { secrets: { signing: \"${file:/etc/hb/signing}\" } }",
         }
     }
 }
@@ -138,6 +163,11 @@ impl Manifest {
             }
         })?;
         raw.check(yaml)
+    }
+
+    /// The line of `capabilities` in the file, from 1; none without one.
+    pub fn capabilities_line(&self) -> Option<usize> {
+        self.text.lines().position(|line| line.starts_with("capabilities:")).map(|at| at + 1)
     }
 
     /// The file as it was read.
@@ -230,7 +260,7 @@ fn worlds_of(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Source => &["source"],
         Kind::Normalizer => &["normalizer"],
-        Kind::Sink => &["sink", "sink-output"],
+        Kind::Sink => &["sink", "sink-output", "sink-http", "sink-socket"],
     }
 }
 
@@ -287,8 +317,8 @@ settings:
         let e = Manifest::parse(&format!("{GOOD}kindd: sink\n")).unwrap_err();
         assert!(e.what.contains("kindd"), "{e}");
         assert_eq!(e.place.map(|p| p.0), Some(12));
-        let e = Manifest::parse(&GOOD.replace("[output]", "[http]")).unwrap_err();
-        assert!(e.what.contains("http") && e.what.contains("output"), "{e}");
+        let e = Manifest::parse(&GOOD.replace("[output]", "[exec]")).unwrap_err();
+        assert!(e.what.contains("exec") && e.what.contains("output"), "{e}");
         let e = Manifest::parse(&GOOD.replace("sink-output", "source")).unwrap_err();
         assert!(e.what.contains("does not belong to kind `sink`"), "{e}");
         let e = Manifest::parse(&GOOD.replace("memory_mib: 16", "memory_mib: 99999")).unwrap_err();

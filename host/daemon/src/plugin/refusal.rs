@@ -77,8 +77,9 @@ pub enum LoadError {
     },
     /// The component imports a capability that was not both asked for and given.
     #[error(
-        "plugin `{plugin}` imports `{import}`, which is not granted: its manifest {}, the configuration {}",
+        "plugin `{plugin}` imports `{import}`, which is not granted: its manifest {}{}, the configuration {}",
         if *.asked { "asks for it" } else { "does not ask for it" },
+        .line.map_or(String::new(), |line| format!(" (plugin.yaml:{line})")),
         if *.given { "gives it" } else { "does not give it" }
     )]
     NotGranted {
@@ -92,6 +93,8 @@ pub enum LoadError {
         asked: bool,
         /// Whether the configuration gives.
         given: bool,
+        /// The line of `capabilities` in the manifest.
+        line: Option<usize>,
     },
     /// The component imports what no grant could give to its kind.
     #[error("plugin `{plugin}` imports `{import}`, which this host does not give to a {kind}")]
@@ -148,7 +151,7 @@ impl LoadError {
             LoadError::NotGranted { plugin, capability, asked, given, .. } => {
                 let ask = format!("write `capabilities: [{}]` in its plugin.yaml", capability.name());
                 let give =
-                    format!("write `grants: [{}]` for plugin `{plugin}` in the configuration", capability.name());
+                    format!("write `{}` for the sink with plugin `{plugin}` in the configuration", capability.grant());
                 match (asked, given) {
                     (false, false) => format!("{ask}, and {give}"),
                     (false, true) => ask,

@@ -30,12 +30,12 @@ use tokio::sync::Notify;
 mod delivery;
 mod link;
 mod options;
-mod tls;
 mod worker;
 
 pub use options::{DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_SESSION_EXPIRY_S, MqttError, MqttOptions, MqttVersion, Qos};
 pub use tls::{ClientCertificate, TlsError, TlsOptions};
 
+use super::tls;
 use delivery::Deliveries;
 use link::Client;
 use worker::Worker;

@@ -257,7 +257,7 @@ fn explain_v3(error: &rumqttc::ConnectionError) -> String {
     match error {
         ConnectionError::Io(e)
         | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(mqttbytes::Error::Io(e))) => {
-            tls::explain_io(e)
+            tls::explain_io("the broker", e)
         }
         ConnectionError::Tls(e) => explain_tls(e),
         ConnectionError::MqttState(StateError::ConnectionAborted) => CLOSED.into(),
@@ -281,7 +281,7 @@ fn explain_v5(error: &v5::ConnectionError) -> String {
     match error {
         ConnectionError::Io(e)
         | ConnectionError::MqttState(StateError::Io(e) | StateError::Deserialization(bytes5::Error::Io(e))) => {
-            tls::explain_io(e)
+            tls::explain_io("the broker", e)
         }
         ConnectionError::Tls(e) => explain_tls(e),
         ConnectionError::MqttState(StateError::ConnectionAborted) => CLOSED.into(),
@@ -316,8 +316,8 @@ fn no_answer() -> String {
 
 fn explain_tls(error: &TlsError) -> String {
     match error {
-        TlsError::Io(e) => tls::explain_io(e),
-        TlsError::TLS(e) => tls::explain(e),
+        TlsError::Io(e) => tls::explain_io("the broker", e),
+        TlsError::TLS(e) => tls::explain("the broker", e),
         TlsError::DNSName(_) => "the host is no name that a certificate can be for".into(),
         e => format!("TLS failed: {e}"),
     }

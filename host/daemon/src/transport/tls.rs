@@ -1,4 +1,4 @@
-//! TLS to the broker: what it is made of, and what went wrong in words an operator can act on.
+//! TLS to a broker or a receiver: what it is made of, and what went wrong in words an operator can act on.
 
 use std::error::Error;
 use std::fs;
@@ -13,12 +13,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 
-/// How the broker is recognised, and how hb shows who it is. The name in the certificate must be the host's.
+/// How the other side is recognised, and how hb shows who it is. The name in the certificate must be the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// Certificates of the authorities that may have signed the broker's, PEM; `None` for those of the system.
+    /// Certificates of the authorities that may have signed its own, PEM; `None` for those of the system.
     pub ca_file: Option<PathBuf>,
-    /// What hb shows to a broker that asks for a certificate.
+    /// What hb shows to one that asks for a certificate.
     pub client: Option<ClientCertificate>,
 }
 
@@ -109,18 +109,25 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, T
 
 fn authorities(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
+    let trusted = trusted(ca_file)?;
     match ca_file {
         Some(path) => {
-            for certificate in certificates(path)? {
+            for certificate in trusted {
                 store.add(certificate).map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
             }
         }
-        None => {
-            // A single odd certificate of the system is no reason to trust none.
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        // A single odd certificate of the system is no reason to trust none.
+        None => drop(store.add_parsable_certificates(trusted)),
     }
     if store.is_empty() { Err(TlsError::NoSystemAuthorities) } else { Ok(store) }
+}
+
+/// Certificates of authorities: those of a file, else those of the system.
+pub(super) fn trusted(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    match ca_file {
+        Some(path) => certificates(path),
+        None => Ok(rustls_native_certs::load_native_certs().certs),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -133,36 +140,36 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-/// An I/O error in words. TLS hides its own errors in them.
-pub(super) fn explain_io(error: &io::Error) -> String {
+/// An I/O error in words; `peer` is who the other side is, as `the broker`. TLS hides its own errors in them.
+pub(super) fn explain_io(peer: &str, error: &io::Error) -> String {
     let inner = error.get_ref();
     if let Some(tls) = inner.and_then(|e| e.downcast_ref::<rustls::Error>()) {
-        return explain(tls);
+        return explain(peer, tls);
     }
     if let Some(nested) = inner.and_then(|e| e.downcast_ref::<io::Error>()) {
-        return explain_io(nested);
+        return explain_io(peer, nested);
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
-            "the broker closed the connection".into()
+            format!("{peer} closed the connection")
         }
         _ => error.to_string(),
     }
 }
 
 /// A TLS error in words.
-pub(super) fn explain(error: &rustls::Error) -> String {
+pub(super) fn explain(peer: &str, error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(e) => explain_certificate(e),
-        rustls::Error::NoCertificatesPresented => "the broker shows no certificate".into(),
-        rustls::Error::InvalidMessage(_) => "the broker does not speak TLS on this port".into(),
-        rustls::Error::AlertReceived(alert) => explain_alert(*alert),
+        rustls::Error::InvalidCertificate(e) => explain_certificate(peer, e),
+        rustls::Error::NoCertificatesPresented => format!("{peer} shows no certificate"),
+        rustls::Error::InvalidMessage(_) => format!("{peer} does not speak TLS on this port"),
+        rustls::Error::AlertReceived(alert) => explain_alert(peer, *alert),
         e => format!("TLS failed: {e}"),
     }
 }
 
-fn explain_certificate(error: &CertificateError) -> String {
+fn explain_certificate(peer: &str, error: &CertificateError) -> String {
     let what = match error {
         CertificateError::UnknownIssuer => "is not signed by a certificate authority that is trusted here".to_owned(),
         // Two authorities of one name: the trusted one did not sign this.
@@ -178,7 +185,7 @@ fn explain_certificate(error: &CertificateError) -> String {
         CertificateError::Revoked => "has been revoked".to_owned(),
         e => format!("cannot be used: {e}"),
     };
-    format!("the broker's certificate {what}")
+    format!("{peer}'s certificate {what}")
 }
 
 /// The names of a certificate come from outside: few, short and printable. The library gives each as `DnsName("a.b")`.
@@ -191,20 +198,20 @@ fn names(presented: &[String]) -> String {
     if shown.is_empty() { "none".into() } else { shown.join(", ") }
 }
 
-fn explain_alert(alert: AlertDescription) -> String {
+fn explain_alert(peer: &str, alert: AlertDescription) -> String {
     match alert {
-        AlertDescription::CertificateRequired => "the broker asks for a client certificate".into(),
-        AlertDescription::UnknownCA => "the broker does not know who signed the client certificate".into(),
-        AlertDescription::CertificateExpired => "the broker says that the client certificate has expired".into(),
-        AlertDescription::CertificateRevoked => "the broker says that the client certificate was revoked".into(),
+        AlertDescription::CertificateRequired => format!("{peer} asks for a client certificate"),
+        AlertDescription::UnknownCA => format!("{peer} does not know who signed the client certificate"),
+        AlertDescription::CertificateExpired => format!("{peer} says that the client certificate has expired"),
+        AlertDescription::CertificateRevoked => format!("{peer} says that the client certificate was revoked"),
         AlertDescription::CertificateUnknown
         | AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate => "the broker does not accept the client certificate".into(),
-        AlertDescription::ProtocolVersion => "the broker speaks neither TLS 1.2 nor 1.3".into(),
-        // Brokers on TLS 1.2 say no more than this when they miss a certificate.
+        | AlertDescription::UnsupportedCertificate => format!("{peer} does not accept the client certificate"),
+        AlertDescription::ProtocolVersion => format!("{peer} speaks neither TLS 1.2 nor 1.3"),
+        // Some on TLS 1.2 say no more than this when they miss a certificate.
         AlertDescription::HandshakeFailure => {
-            "the broker refused the TLS handshake; it may ask for a client certificate".into()
+            format!("{peer} refused the TLS handshake; it may ask for a client certificate")
         }
-        alert => format!("the broker refused TLS: {alert:?}"),
+        alert => format!("{peer} refused TLS: {alert:?}"),
     }
 }
