@@ -10,6 +10,7 @@ mod hostile;
 mod live;
 mod plugins;
 mod readme;
+mod sinks;
 mod sources;
 mod verbs;
 mod yardstick;

@@ -363,7 +363,7 @@ mod tests {
             (HttpGrant { ca_file: Some("ca.pem".into()), ..grant("http://h/", &["POST"]) }, "without TLS"),
             (HttpGrant { ca_file: Some("missing".into()), ..grant("https://h/", &["POST"]) }, "cannot read missing"),
         ] {
-            let Err((0, e)) = HttpClient::new(&[grant.clone()], BTreeMap::new(), String::new()) else {
+            let Err((0, e)) = HttpClient::new(std::slice::from_ref(&grant), BTreeMap::new(), String::new()) else {
                 panic!("{grant:?} is taken")
             };
             assert!(e.to_string().contains(why) && !e.help().is_empty(), "{e}");
