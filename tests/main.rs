@@ -10,13 +10,4 @@ mod hostile;
 mod live;
 mod plugins;
 mod readme;
-mod sinks;
-mod sources;
-mod verbs;
-mod yardstick;
-
-mod support {
-    pub(crate) mod broker;
-    pub(crate) mod guests;
-    pub(crate) mod hb;
-}
+mod reload;

@@ -211,10 +211,15 @@ impl Running {
         }
     }
 
+    /// Sends it a signal, by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Asks it to end by SIGTERM, which must succeed.
     pub(crate) fn end(&mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        self.signal("TERM");
         let status = self.child.wait().unwrap();
         self.said.extend(self.lines.iter());
         assert_eq!(status.code(), Some(0), "{:#?}", self.said.iter().rev().take(20).collect::<Vec<_>>());

@@ -352,6 +352,13 @@ impl Global {
         Ok(file)
     }
 
+    /// The same with absolute paths.
+    fn placed(&self) -> Global {
+        let place = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let config = place(self.config.as_deref().unwrap_or(Path::new(template::CONFIG_NAME)));
+        Global { config: Some(config), state: self.state.as_deref().map(place), ..self.clone() }
+    }
+
     /// The config as it is on disk now.
     fn read_config(&self) -> Result<ConfigFile, Diagnostics> {
         let path = session::path(self.config.as_deref().unwrap_or(Path::new(template::CONFIG_NAME)));

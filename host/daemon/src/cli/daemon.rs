@@ -44,6 +44,9 @@ pub(crate) struct DaemonArgs {
 
 /// Runs the daemon.
 pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
+    let placed = global.placed();
+    // What is read again later must be what was read first, wherever whoever asks for it stands.
+    let global = if args.once { global } else { &placed };
     let file = global.load()?;
     let generation = Generation::build(&file)?;
     let sinks = Sinks::open(&file)?;

@@ -1,5 +1,8 @@
 //! `hb reload`, `hb generation`: what runs, what ran, and what shall run.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use hb_engine::spec::EngineSpec;
 use hb_log::cbor;
@@ -79,15 +82,22 @@ pub(crate) fn run(global: &Global, verb: &GenerationVerb) -> Done {
 
 /// The running daemon: this process, when somebody asks it through its socket. Opening the state is what finds it: one
 /// that can be opened has no daemon.
-fn running(global: &Global) -> Result<(std::sync::Arc<Reloader>, String), Failure> {
+fn running(global: &Global) -> Result<(Arc<Reloader>, String), Failure> {
     if let Some((inside, author)) = session::inside() {
         return Ok((inside.reloader, author));
     }
+    let no_daemon = |state: &Path| {
+        let message = format!("no daemon runs on the state {}", state.display());
+        let help = "start it with `hb daemon`: it reads config, plugins and policies when it starts";
+        Failure::new(exit::IO, Diagnostic::error(Area::State, message).help(help))
+    };
+    if let Some(state) = &global.state {
+        // A config that is broken now is no reason not to ask the daemon.
+        return Err(Failure { locked: Some(state.clone()), ..no_daemon(state) });
+    }
     let file = global.load()?;
     existing_state(&file.config)?;
-    let message = format!("no daemon runs on the state {}", file.config.state.display());
-    let help = "start it with `hb daemon`: it reads config, plugins and policies when it starts";
-    Err(Failure::new(exit::IO, Diagnostic::error(Area::State, message).help(help)))
+    Err(no_daemon(&file.config.state))
 }
 
 #[derive(Serialize)]

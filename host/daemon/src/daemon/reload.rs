@@ -25,7 +25,8 @@ pub struct Reloader {
     book: SeriesBook,
     orders: Sender<Order>,
     generations: Arc<Generations>,
-    busy: Mutex<()>,
+    /// What was read from disk last. Held while a generation is brought.
+    seen: Mutex<Option<Arc<Built>>>,
 }
 
 /// What a reload came to when nothing was wrong.
@@ -45,7 +46,7 @@ impl Reloader {
         orders: Sender<Order>,
         generations: Arc<Generations>,
     ) -> Self {
-        Reloader { load: Box::new(load), book, orders, generations, busy: Mutex::new(()) }
+        Reloader { load: Box::new(load), book, orders, generations, seen: Mutex::new(None) }
     }
 
     /// The generations it knows.
@@ -60,20 +61,31 @@ impl Reloader {
 
     /// Reads everything again and lets it take over. When something is wrong nothing changes.
     pub fn reload(&self, author: &str, reason: &str) -> Result<Reloaded, Diagnostics> {
-        let _one = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(author, reason, |_| false)
+    }
+
+    /// Like [`Reloader::reload`], unless this was read before: news of a file may come late, and must not undo that
+    /// somebody went back.
+    pub fn reload_if_new(&self, author: &str, reason: &str) -> Result<Reloaded, Diagnostics> {
+        self.read(author, reason, |was_seen| was_seen)
+    }
+
+    fn read(&self, author: &str, reason: &str, skips: impl Fn(bool) -> bool) -> Result<Reloaded, Diagnostics> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let candidate = (self.load)().and_then(|file| self.build(file));
-        let candidate = candidate.inspect_err(|found| self.note_refused(author, reason, found))?;
+        let candidate = Arc::new(candidate.inspect_err(|found| self.note_refused(author, reason, found))?);
+        let was_seen = seen.replace(Arc::clone(&candidate)).is_some_and(|before| is_same(&before, &candidate));
         let active = self.generations.active();
-        if is_same(&active, &candidate) {
+        if is_same(&active, &candidate) || skips(was_seen) {
             return Ok(Reloaded::Unchanged(active.generation.hash));
         }
-        self.bring(Arc::new(candidate), author, reason).map(Reloaded::Swapped)
+        self.bring(candidate, author, reason).map(Reloaded::Swapped)
     }
 
     /// Goes back to a generation that ran before: the newest one, or the one whose name begins like this. It stays until
     /// the next reload; the files on disk stay as they are.
     pub fn go_back(&self, to: Option<&str>, author: &str, reason: &str) -> Result<Swapped, Diagnostics> {
-        let _one = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.generations.kept();
         let found = kept.iter().find(|b| to.is_none_or(|to| b.generation.hash.to_string().starts_with(to)));
         let Some(built) = found else {

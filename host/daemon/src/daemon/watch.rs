@@ -42,7 +42,7 @@ pub fn watch_files(reloader: &Arc<Reloader>, stop: &Receiver<()>) {
             }
         }
         let reason = format!("{} has changed", path.display());
-        match reloader.reload("file watch", &reason) {
+        match reloader.reload_if_new("file watch", &reason) {
             Ok(done) => tracing::info!(?done, reason, "reloaded"),
             // The reloader has said it in one line; here is all of it.
             Err(found) => tracing::warn!(reason, "{}", found.render(false)),
