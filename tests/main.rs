@@ -4,6 +4,7 @@
 
 mod cli;
 mod crash;
+mod deploy;
 mod determinism;
 mod evidence;
 mod hostile;
@@ -11,3 +12,14 @@ mod live;
 mod plugins;
 mod readme;
 mod reload;
+mod sinks;
+mod sources;
+mod verbs;
+mod yardstick;
+
+mod support {
+    pub(crate) mod broker;
+    pub(crate) mod guests;
+    pub(crate) mod hb;
+    pub(crate) mod machine;
+}

@@ -1,11 +1,15 @@
-//! The tour in README.md is typed as it stands there, and shows what hb really says.
+//! What stands in a box of a page is typed as it stands there, and the page shows what is really said: the tour in
+//! README.md where `cargo xtask demo` plays it, a guide for operators on a machine of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::deploy;
+
 use crate::support::guests::publisher_key;
 use crate::support::hb::{Hb, Output, repository, surround};
+use crate::support::machine::GIVEN;
 
 /// The very telemetry of `cargo xtask demo`.
 #[path = "../xtask/src/demo/telemetry.rs"]
@@ -17,23 +21,57 @@ const HASH_DIGITS: usize = 12;
 
 #[test]
 fn the_tour_shows_what_hb_says() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     let hb = tour();
     let mut place = hb.dir().canonicalize().unwrap();
+    let hb_dir = Path::new(env!("CARGO_BIN_EXE_hb")).parent().unwrap();
+    let path = format!("{}:{}", hb_dir.display(), std::env::var("PATH").unwrap_or_default());
+    let note = tempfile::NamedTempFile::new().unwrap();
+    let shown = play("README.md", |command| {
+        let mut shell = Command::new("sh");
+        shell.env("PATH", &path).env("NO_COLOR", "1").stdin(Stdio::null());
+        surround(&mut shell);
+        typed(&real(command, &hb), shell, &mut place, note.path(), note.path())
+    });
+    assert!(shown > 12, "{shown} commands are no tour");
+}
+
+#[test]
+fn the_guide_for_operators_is_typed_on_a_machine() {
+    typed_on_a_machine("docs/guide/operate.md", 40);
+}
+
+#[test]
+fn the_secure_installation_is_typed_on_a_machine() {
+    typed_on_a_machine("SECURE_INSTALL.md", 8);
+}
+
+/// Plays a page as root in the source tree of a new machine.
+fn typed_on_a_machine(page: &str, commands: usize) {
+    let Some(machine) = deploy::machine(page) else { return };
+    deploy::lay_out(&machine.given().join("tree"));
+    let mut place = PathBuf::from(GIVEN).join("tree");
+    let (note, inside) = (machine.given().join("place"), PathBuf::from(GIVEN).join("place"));
+    let shown = play(page, |command| typed(command, machine.command("sh"), &mut place, &note, &inside));
+    assert!(shown >= commands, "{page}: only {shown} commands");
+}
+
+/// Types the commands of a page one after the other, and finds what it says wrongly of their answers. Returns how many
+/// there are.
+fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
     let (mut shown, mut wrong) = (0, String::new());
-    for block in readme.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-        for step in block.split("$ ").skip(1) {
-            let (command, expected) = step.split_once('\n').unwrap();
-            let command = real(command, &hb);
-            let said = typed(&command, &mut place);
+    for block in text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        for step in format!("\n{block}").split("\n$ ").skip(1) {
+            let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
+            let said = answer(command);
             if !fits(expected, &said) {
-                wrong.push_str(&format!("$ {command}\nREADME.md says:\n{expected}hb says:\n{said}\n"));
+                wrong.push_str(&format!("$ {command}\n{page} says:\n{expected}\nthe answer is:\n{said}\n"));
             }
             shown += 1;
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
-    assert!(shown > 12, "{shown} commands are no tour");
+    shown
 }
 
 #[test]
@@ -72,17 +110,12 @@ fn real(command: &str, hb: &Hb) -> String {
     if name.len() < HASH_DIGITS { command.to_owned() } else { command.replace(&format!("case-{name}"), &case) }
 }
 
-/// Types one command; a `cd` in it lasts. An exit code is told as the demo tells it.
-fn typed(command: &str, place: &mut PathBuf) -> String {
-    let hb_dir = Path::new(env!("CARGO_BIN_EXE_hb")).parent().unwrap();
-    let path = format!("{}:{}", hb_dir.display(), std::env::var("PATH").unwrap_or_default());
-    let note = tempfile::NamedTempFile::new().unwrap();
-    let script = format!("{{ {command}; }} 2>&1\ncode=$?\npwd > {}\nexit $code", note.path().display());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).current_dir(&*place).env("PATH", path).env("NO_COLOR", "1").stdin(Stdio::null());
-    surround(&mut shell);
-    let output = Output::of(&mut shell);
-    *place = PathBuf::from(fs::read_to_string(note.path()).unwrap().trim_end());
+/// Types one command in a shell; a `cd` in it lasts, by a note that the shell knows as `inside`. An exit code is told as
+/// the demo tells it.
+fn typed(command: &str, mut shell: Command, place: &mut PathBuf, note: &Path, inside: &Path) -> String {
+    let line = format!("cd \"$1\" || exit\n{{ {command}\n}} 2>&1\ncode=$?\npwd >\"$2\"\nexit $code");
+    let output = Output::of(shell.args(["-c", &line, "typed"]).arg(&*place).arg(inside));
+    *place = PathBuf::from(fs::read_to_string(note).unwrap().trim_end());
     let code = if output.code == 0 { String::new() } else { format!("(exit code {})\n", output.code) };
     output.stdout + &code
 }

@@ -1,6 +1,6 @@
 //! `hb` turns telemetry into decisions it can prove: everything with effects, around the pure engine.
 //!
-//! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator; [`transport`], [`plugin`],
+//! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator, [`systemd`] with the service manager; [`transport`], [`plugin`],
 //! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
 //! [`dispatch`] tells the sinks; [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
 //! keeps telemetry as files; [`daemon`] is the loop around all of it, [`cli`] the face.
@@ -23,4 +23,5 @@ pub mod policy;
 pub mod replay;
 pub mod report;
 pub mod state;
+pub mod systemd;
 pub mod transport;

@@ -22,6 +22,7 @@ enum Place {
 const TABLE: &[(&str, Place)] = &[
     ("diagnostic", Utility),
     ("clock", Utility),
+    ("systemd", Utility),
     ("config", Config),
     // Signs for the state and for composition alike.
     ("keys", Floor(1)),
@@ -57,6 +58,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("redb", "state"),
     ("rumqttc", "transport"),
     ("rustls", "transport"),
+    ("sd_notify", "systemd"),
     ("tokio", "transport"),
     ("ureq", "transport"),
     ("wasmtime", "plugin"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use clap::Args;
 use crossbeam_channel::{Sender, bounded};
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::evidence::write_pack;
 use super::session::Inside;
-use super::{Done, Failure, Global, open_state, progress, signals, socket, tell};
+use super::{Done, Failure, Global, STATE_FILE, open_state, progress, signals, socket, tell};
 use crate::case::Case;
 use crate::clock;
 use crate::config::{Config, ConfigFile, TransportConfig};
@@ -30,6 +31,7 @@ use crate::pipeline::once;
 use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
 use crate::pipeline::source::Watch;
 use crate::state::{Commit, State};
+use crate::systemd::Systemd;
 
 /// Orders that wait for the loop of the daemon: each asker has one, and askers are few.
 const QUEUE_ORDERS: usize = 16;
@@ -122,7 +124,9 @@ pub(crate) fn run_once(
         signals::Flag::default()
     };
     let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
-    let mut talk = Talk { shown, quiet: true, sinks, packer: None, bar };
+    // A run that ends by itself is nobody's service.
+    let systemd = Systemd::default();
+    let mut talk = Talk { shown, quiet: true, sinks, packer: None, bar, systemd };
     let ended =
         once::run(&mut recorder, &units, FeedLimits::of(&file.config), &|| is_asked.name().is_some(), &mut talk);
     let why = is_asked.name().map_or_else(|| "all sources have ended".to_owned(), |name| format!("asked to by {name}"));
@@ -133,6 +137,8 @@ pub(crate) fn run_once(
 fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder), Failure> {
     let built = Arc::new(built);
     let (file, generation) = (&built.file, &built.generation);
+    let systemd = Systemd::of_process();
+    systemd.recovering(std::fs::metadata(file.config.state.join(STATE_FILE)).map_or(0, |m| m.len()));
     let (state, signer) = open_state(&file.config)?;
     let limits = CommitLimits::of(&file.config, true);
     let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
@@ -155,7 +161,8 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     // Those that a killed run left behind.
     packer.wake();
     let shown = Shown { lane: LIVE.to_owned(), ..Shown::default() };
-    let mut talk = Talk { shown, quiet: false, sinks, packer: Some(packer), bar: ProgressBar::hidden() };
+    systemd.status(&format!("reading {} sources", generation.units.len()));
+    let mut talk = Talk { shown, quiet: false, sinks, packer: Some(packer), bar: ProgressBar::hidden(), systemd };
     let ended = daemon::run(&mut recorder, &generations, &ordered, &mut talk);
     drop(until);
     let config = generations.active().file.config.clone();
@@ -288,10 +295,12 @@ struct Talk {
     /// Where cases are packed at once: a run over old files packs at its end.
     packer: Option<Packer>,
     bar: ProgressBar,
+    systemd: Systemd,
 }
 
 impl Talk {
     fn end(self, ended: Result<String, PipelineError>, config: Config) -> Result<Summary, Failure> {
+        self.systemd.stopping();
         self.bar.finish_and_clear();
         if let Some(packer) = self.packer {
             packer.end();
@@ -307,8 +316,9 @@ impl Talk {
 }
 
 impl Live for Talk {
-    fn changed(&mut self, _: &Arc<Built>, sinks: Sinks) {
+    fn changed(&mut self, built: &Arc<Built>, sinks: Sinks) {
         self.sinks = sinks;
+        self.systemd.status(&format!("reading {} sources", built.generation.units.len()));
     }
 }
 
@@ -337,6 +347,10 @@ impl Watch for Talk {
             self.bar.inc(frames);
             self.bar.set_message(format!(", {} samples", HumanCount(self.shown.samples)));
         }
+    }
+
+    fn turn(&mut self, _: &Recorder) {
+        self.systemd.turn(Instant::now());
     }
 }
 

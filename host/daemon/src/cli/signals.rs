@@ -10,6 +10,7 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use crate::daemon::Order;
 use crate::daemon::reload::Reloader;
+use crate::systemd::Systemd;
 
 /// Whether somebody wants the end, for a run that looks from time to time.
 #[derive(Clone, Default)]
@@ -39,14 +40,17 @@ pub(super) fn flag() -> std::io::Result<Flag> {
 pub(super) fn listen(reloader: Arc<Reloader>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("hb-signals".into()).spawn(move || {
+        let mut systemd = Systemd::of_process();
         let mut is_ending = false;
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
             if signal == SIGHUP {
+                systemd.reloading();
                 match reloader.reload(name, "asked to by a signal") {
                     Ok(done) => tracing::info!(?done, "reloaded"),
                     Err(found) => tracing::warn!("{}", found.render(false)),
                 }
+                systemd.ready();
                 continue;
             }
             if is_ending {
@@ -54,6 +58,7 @@ pub(super) fn listen(reloader: Arc<Reloader>) -> std::io::Result<()> {
                 let _ = emulate_default_handler(signal);
             }
             is_ending = true;
+            systemd.stopping();
             // A loop that has ended already needs no order.
             let _ = reloader.orders().send(Order::Stop(format!("asked to by {name}")));
         }
