@@ -63,9 +63,11 @@ fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
     for block in text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         for step in format!("\n{block}").split("\n$ ").skip(1) {
             let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
+            let expected = expected.trim_end_matches('\n');
+            let expected = if expected.is_empty() { String::new() } else { format!("{expected}\n") };
             let said = answer(command);
-            if !fits(expected, &said) {
-                wrong.push_str(&format!("$ {command}\n{page} says:\n{expected}\nthe answer is:\n{said}\n"));
+            if !fits(&expected, &said) {
+                wrong.push_str(&format!("$ {command}\n{page} says:\n{expected}the answer is:\n{said}\n"));
             }
             shown += 1;
         }

@@ -85,29 +85,28 @@ impl Machine {
         let log = given.path().join("boot.log");
         let told = fs::File::create(&log).unwrap();
         let mut unshare = Command::new("unshare");
-        unshare.args(["--pid", "--fork", "--mount", "--uts", "--ipc", "--net", "--kill-child", "sh", "-c", BOOT, "boot"]);
+        unshare.args("--pid --fork --mount --uts --ipc --net --kill-child sh -c".split(' ')).args([BOOT, "boot"]);
         unshare.arg(given.path()).arg(&group).stdin(Stdio::null());
         unshare.stdout(told.try_clone().unwrap()).stderr(told);
-        let mut namespaces = unshare.spawn().map_err(|e| format!("unshare: {e}"))?;
-        let why = |status| format!("{status}: {}", fs::read_to_string(&log).unwrap_or_default().trim());
+        let mut machine =
+            Machine { given, namespaces: unshare.spawn().map_err(|e| format!("unshare: {e}"))?, init: 0, group };
         let deadline = Instant::now() + PATIENCE;
-        let children = format!("/proc/{0}/task/{0}/children", namespaces.id());
         while Instant::now() < deadline {
-            if let Some(status) = namespaces.try_wait().unwrap() {
-                return Err(why(status.to_string()));
+            if machine.namespaces.try_wait().unwrap().is_some() {
+                break;
             }
-            let child = fs::read_to_string(&children).unwrap_or_default();
-            if let Ok(init) = child.trim().parse()
-                && fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim() == "systemd")
+            let child = fs::read_to_string(format!("/proc/{0}/task/{0}/children", machine.namespaces.id()));
+            machine.init = child.unwrap_or_default().trim().parse().unwrap_or(0);
+            // Until then its process 1 is the shell that makes the namespaces.
+            let comm = fs::read_to_string(format!("/proc/{}/comm", machine.init)).unwrap_or_default();
+            if comm.trim() == "systemd"
+                && machine.shell("systemctl is-active --quiet boot.target systemd-journald.service").code == 0
             {
-                let machine = Machine { given, namespaces, init, group };
-                machine.wait_for("systemctl is-active --quiet boot.target systemd-journald.service");
                 return Ok(machine);
             }
             pause();
         }
-        let _ = namespaces.kill();
-        Err(why("it did not come up".to_owned()))
+        Err(format!("no systemd came up: {}", fs::read_to_string(&log).unwrap_or_default().trim()))
     }
 
     /// The folder that it sees as [`GIVEN`].

@@ -16,7 +16,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
     Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
     Package { name: "mosquitto-clients", program: "mosquitto_pub", reason: "publishes to it as others would" },
-    Package { name: "systemd", program: "systemd-analyze", reason: "judges the service, and runs it in a machine of tests" },
+    Package {
+        name: "systemd",
+        program: "systemd-analyze",
+        reason: "judges the service, and runs it in a machine of tests",
+    },
 ];
 
 /// Installs what is missing, when this is root; otherwise says what to install.

@@ -14,7 +14,7 @@ const LONG: &[(&str, &str)] = &[
 ];
 
 /// What is written by hand, and so checked. Recorded data may hold anything.
-const WRITTEN: &[&str] = &["luau", "md", "rs", "toml", "wit", "yaml", "yml"];
+const WRITTEN: &[&str] = &["conf", "luau", "md", "rs", "service", "sh", "toml", "wit", "yaml", "yml"];
 const SCRIPT: &str = ".ci/run";
 
 /// Beginnings of paths that exist on somebody's machine alone.
