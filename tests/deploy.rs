@@ -247,6 +247,17 @@ fn wrong_arguments_are_answered_with_help() {
 }
 
 #[test]
+fn only_root_installs_into_the_machine_itself() {
+    let script = fs::File::open(repository().join("examples/deploy/install.sh")).unwrap();
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups sh -s";
+    let words: Vec<&str> = if is_root { nobody } else { "sh -s" }.split(' ').collect();
+    let output = Output::of(Command::new(words[0]).args(&words[1..]).stdin(script));
+    assert_eq!(output.code, 77, "{output:#?}");
+    assert!(output.stderr.contains("only root") && output.stderr.contains("--root DIR"), "{output:#?}");
+}
+
+#[test]
 fn systemd_finds_the_unit_sound_and_little_exposed() {
     const MISSING: &str = "this test needs systemd-analyze: apt-get install systemd, or cargo xtask test";
     let place = Place::new();
@@ -317,6 +328,41 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
     assert!(entries("stop").contains("asked to by SIGTERM"), "{}", entries("stop"));
     let status = machine.done("hb status --config /etc/hb/hb.yaml");
     assert!(status.contains("samples 2"), "{status}");
+}
+
+#[test]
+fn drop_ins_open_what_they_say_and_no_more() {
+    let Some(machine) = machine("the drop-ins in a real systemd") else { return };
+    install(&machine);
+    let reader = "  - name: journal
+    plugin: syslog
+    transport: { exec: { argv: [journalctl, --follow, --lines, \"0\", --output, json, --identifier, pump-2] } }
+    settings: { format: journald, fields: kv }
+    normalizer: telemetry
+";
+    let config = fs::read_to_string(repository().join("examples/deploy/hb.yaml")).unwrap();
+    let config =
+        config.replace("127.0.0.1:5514", "127.0.0.1:514").replace("\nnormalizers:", &format!("{reader}\nnormalizers:"));
+    fs::write(machine.given().join("hb.yaml"), config).unwrap();
+    machine.done(&format!(
+        "cp {GIVEN}/hb.yaml /etc/hb/hb.yaml
+         drop_ins=/etc/systemd/system/hb-daemon.service.d
+         install -D -m 644 -t $drop_ins /opt/hb/share/hb/drop-ins/syslog-port.conf /opt/hb/share/hb/drop-ins/journal.conf
+         printf '[Service]\\nEnvironment=RUST_LOG=hb=debug\\n' >$drop_ins/log.conf
+         systemctl daemon-reload
+         # What a machine does at its boot, so that the group may read the journal.
+         systemd-tmpfiles --create --prefix /run/log/journal
+         systemctl start hb-daemon"
+    ));
+    machine.done("logger --server 127.0.0.1 --port 514 --tcp --tag pump-1 'temp=61.2 rpm=2950'");
+    machine.wait_for("journalctl --no-pager --unit hb-daemon | grep -E 'committing.*samples=2'");
+    machine.done("systemd-cat --identifier pump-2 echo temp=61.2 rpm=2950 flow=7");
+    machine.wait_for("test $(journalctl --no-pager --unit hb-daemon | grep -cE 'committing.*samples=2') = 2");
+    let pid = machine.property("hb-daemon", "MainPID");
+    // CAP_NET_BIND_SERVICE is bit 10, and nothing else is there.
+    let held = machine.done(&format!("grep -E '^Cap(Eff|Bnd)' /proc/{pid}/status | cut -f2 | sort -u"));
+    assert_eq!(held, "0000000000000400\n");
+    machine.done("systemctl stop hb-daemon");
 }
 
 #[test]

@@ -84,8 +84,11 @@ impl Machine {
         let group = given.path().file_name().unwrap().to_string_lossy().into_owned();
         let log = given.path().join("boot.log");
         let told = fs::File::create(&log).unwrap();
-        let mut unshare = Command::new("unshare");
-        unshare.args("--pid --fork --mount --uts --ipc --net --kill-child sh -c".split(' ')).args([BOOT, "boot"]);
+        // Killed with this thread, whatever ends it; its own child with it.
+        let mut unshare = Command::new("setpriv");
+        unshare
+            .args("--pdeathsig KILL unshare --pid --fork --mount --uts --ipc --net --kill-child sh -c".split(' '))
+            .args([BOOT, "boot"]);
         unshare.arg(given.path()).arg(&group).stdin(Stdio::null());
         unshare.stdout(told.try_clone().unwrap()).stderr(told);
         let mut machine =
