@@ -262,13 +262,14 @@ program() {
     echo "$3" >>"$scratch/list"
 }
 
-# put MODE OWNER FROM TO: a file appears whole under its name, or stays as it is.
+# put MODE OWNER FROM TO: a file appears whole under its name, or stays as it is. A daemon that watches the folder takes
+# no notice of what ends in .tmp.
 put() {
     if [ ! -L "$4" ] && [ -f "$4" ] && cmp -s "$3" "$4" && is_set "$1" "$2" "$4"; then return 0; fi
-    rm -f "$4.hb-new"
-    cp "$3" "$4.hb-new"
-    set_owner "$1" "$2" "$4.hb-new"
-    mv -f "$4.hb-new" "$4"
+    rm -f "$4.hb.tmp"
+    cp "$3" "$4.hb.tmp"
+    set_owner "$1" "$2" "$4.hb.tmp"
+    mv -f "$4.hb.tmp" "$4"
     change "wrote $4"
 }
 
