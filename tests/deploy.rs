@@ -305,7 +305,9 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
     machine.wait_for("journalctl --no-pager --unit hb-daemon | grep -E 'committing.*samples=2'");
     // A reload does not end it.
     machine.done("systemctl reload hb-daemon");
-    assert_eq!((property("ActiveState"), property("MainPID")), ("active".to_owned(), pid.clone()));
+    machine.wait_for("journalctl --no-pager --unit hb-daemon | grep ' reloaded '");
+    machine.wait_for("test $(systemctl show --value --property ActiveState hb-daemon) = active");
+    assert_eq!((property("MainPID"), property("NRestarts")), (pid.clone(), "0".to_owned()));
 
     // Only the pipeline stands still; every other thread of the process goes on, and no ping comes.
     hold(&machine, &pid);
@@ -406,7 +408,7 @@ fn hold(machine: &Machine, pid: &str) {
          echo threaded >$group/cgroup.type
          test $(ls /proc/{pid}/task | wc -l) -gt 1
          echo {pid} >$group/cgroup.threads
-         echo 1 >$group/cgroup.freeze
-         grep -q 'frozen 1' $group/cgroup.events"
+         echo 1 >$group/cgroup.freeze"
     ));
+    machine.wait_for("grep -q 'frozen 1' /sys/fs/cgroup/system.slice/hb-daemon.service/held/cgroup.events");
 }
