@@ -28,8 +28,11 @@ pub fn watch_files(reloader: &Arc<Reloader>, stop: &Receiver<()>) {
     let mut watched = Watched::new(told);
     loop {
         watched.look_at(&reloader.generations().active());
-        let Some(first) = wait(stop, &changes) else { return };
-        let Some(mut path) = first else { continue };
+        let mut path = match wait(stop, &changes) {
+            Heard::Change(path) => path,
+            Heard::Nothing => continue,
+            Heard::Stop => return,
+        };
         let latest = Instant::now() + Duration::from_millis(REST_MS_MAX);
         loop {
             match changes.recv_deadline(latest.min(Instant::now() + Duration::from_millis(REST_MS))) {
@@ -50,12 +53,18 @@ pub fn watch_files(reloader: &Arc<Reloader>, stop: &Receiver<()>) {
     }
 }
 
-/// The next change; nothing when it is time to look for directories again. None at the end.
-fn wait(stop: &Receiver<()>, changes: &Receiver<PathBuf>) -> Option<Option<PathBuf>> {
+enum Heard {
+    Change(PathBuf),
+    /// Nothing: time to look for directories again.
+    Nothing,
+    Stop,
+}
+
+fn wait(stop: &Receiver<()>, changes: &Receiver<PathBuf>) -> Heard {
     select! {
-        recv(stop) -> _ => None,
-        recv(changes) -> path => path.ok().map(Some),
-        default(Duration::from_secs(AGAIN_SEC)) => Some(None),
+        recv(stop) -> _ => Heard::Stop,
+        recv(changes) -> path => path.map_or(Heard::Stop, Heard::Change),
+        default(Duration::from_secs(AGAIN_SEC)) => Heard::Nothing,
     }
 }
 
@@ -103,7 +112,8 @@ impl Watched {
 /// Editors and package managers write beside the file they are about to replace.
 fn is_ours(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    !name.starts_with('.') && !name.ends_with('~') && !name.ends_with(".swp") && !name.ends_with(".tmp")
+    let is_passing = path.extension().is_some_and(|e| e == "swp" || e == "tmp" || e == "new");
+    !name.starts_with('.') && !name.ends_with('~') && !is_passing
 }
 
 /// Where the files of a generation lie.

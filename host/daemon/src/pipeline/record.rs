@@ -377,7 +377,9 @@ impl Recorder {
         let cases = &mut self.outcome.cases;
         let behind = |first_entry: u64| {
             // Only now is it known where in the log they stand: others write to it too.
-            cases.iter_mut().for_each(|case| case.entry += first_entry);
+            for case in cases.iter_mut() {
+                case.entry += first_entry;
+            }
             commit.cases.extend(cases.iter().map(|case| (case.id.clone(), cbor::encode(case))));
             commit
         };

@@ -56,7 +56,7 @@ pub(super) struct Running {
 }
 
 enum SourceState {
-    Running(Running),
+    Running(Box<Running>),
     /// To be started at this time.
     Down(Instant),
     Ended,
@@ -117,7 +117,7 @@ impl Source {
         recorder.commit()?;
         match Running::start(recorder, &self.unit, self.limits) {
             Ok(running) => {
-                self.state = SourceState::Running(running);
+                self.state = SourceState::Running(Box::new(running));
                 Ok(Turn::default())
             }
             Err(e) => self.fail(e),
