@@ -152,7 +152,8 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let unable = |what: &'static str| move |e: std::io::Error| Failure::io(what.as_ref(), &e);
     signals::listen(Arc::clone(&reloader)).map_err(unable("signal handling"))?;
     let inside = Inside { state: state.clone(), signer: Arc::clone(&signer), reloader: Arc::clone(&reloader) };
-    socket::serve(&file.config.state, inside).map_err(unable("the socket ctl.sock in the state directory"))?;
+    let _served =
+        socket::serve(&file.config.state, inside).map_err(unable("the socket ctl.sock in the state directory"))?;
     let (until, stopped) = bounded::<()>(0);
     let watcher = std::thread::Builder::new().name("hb-watch".into());
     watcher.spawn(move || watch_files(&reloader, &stopped)).map_err(unable("a thread"))?;

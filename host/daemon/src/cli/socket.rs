@@ -78,8 +78,18 @@ pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
     Some(exit::IO)
 }
 
+/// The socket; it goes when this is dropped.
+pub(super) struct Served(PathBuf);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that stays is replaced at the next start.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// Serves verbs until the process ends.
-pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<()> {
+pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<Served> {
     let dir = File::open(state)?;
     // The lock of the state is ours: whatever lies there is left over.
     let _ = fs::remove_file(state.join(NAME));
@@ -100,7 +110,7 @@ pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<()> {
             }
         }
     })?;
-    Ok(())
+    Ok(Served(state.join(NAME)))
 }
 
 /// The socket by way of its directory: a path of its own may be longer than the 107 bytes a socket's name can have.
