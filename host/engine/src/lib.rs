@@ -12,8 +12,9 @@
 //! Modules in reading order: [`series`] names what is measured, [`stats`] summarises it, [`window`] files it by event
 //! time, [`baseline`] is what it is compared with, [`judge`] is the question put to a rule, [`decision`] the recorded
 //! answer, [`spec`] what an operator configures, [`partition`] one asset's state and [`engine`] the whole;
-//! [`inject`] damages telemetry on purpose.
+//! [`alert`] makes one alert of one fault, [`inject`] damages telemetry on purpose.
 
+pub mod alert;
 pub mod baseline;
 pub mod decision;
 pub mod engine;
