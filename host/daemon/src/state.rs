@@ -19,6 +19,7 @@ mod host;
 mod lists;
 mod lock;
 mod log;
+mod outbox;
 mod reader;
 mod ring;
 mod tables;
@@ -36,11 +37,12 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, WriteTransaction}
 
 pub use self::commit::{
     BaselineRow, Commit, Committed, DeadRow, DecisionRow, DeliveryRows, FrameBlock, JournalRow, NewEntry,
-    QuarantineRow, SnapshotRow,
+    OutboxDocument, QuarantineRow, Settled, Settlement, SnapshotRow,
 };
 pub use self::error::StateError;
 pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
 pub use self::log::{LogProblem, LogSummary, SignedHead};
+pub use self::outbox::{OutboxRow, OutboxSum};
 pub use self::reader::{DecisionFilter, Lookup, Reader};
 
 use self::block::Packer;
@@ -60,6 +62,10 @@ const DEAD_CAP_BYTES: u64 = 8 << 20;
 const QUARANTINE_CAP_BYTES: u64 = 1 << 20;
 /// Refused frames kept per plugin as samples; more of the same teach nothing.
 const QUARANTINE_CAP_ITEMS: u64 = 64;
+/// Documents that wait for one sink at most: a day of one alert every nine seconds.
+const OUTBOX_CAP_ROWS: u64 = 10_000;
+/// Bytes of documents that wait for one sink.
+const OUTBOX_CAP_BYTES: u64 = 16 << 20;
 
 const FILE_NAME: &str = "hb.redb";
 const NEW_FILE_NAME: &str = "hb.redb.new";
@@ -75,6 +81,10 @@ pub struct Options {
     pub quarantine_cap_bytes: u64,
     /// Refused frames kept per plugin.
     pub quarantine_cap_items: u64,
+    /// Documents that wait for one sink.
+    pub outbox_cap_rows: u64,
+    /// Bytes of documents that wait for one sink.
+    pub outbox_cap_bytes: u64,
 }
 
 impl Default for Options {
@@ -84,6 +94,8 @@ impl Default for Options {
             dead_cap_bytes: DEAD_CAP_BYTES,
             quarantine_cap_bytes: QUARANTINE_CAP_BYTES,
             quarantine_cap_items: QUARANTINE_CAP_ITEMS,
+            outbox_cap_rows: OUTBOX_CAP_ROWS,
+            outbox_cap_bytes: OUTBOX_CAP_BYTES,
         }
     }
 }

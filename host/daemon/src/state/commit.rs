@@ -48,6 +48,12 @@ pub struct Commit {
     pub baselines: Vec<BaselineRow>,
     /// Baseline tags: name and the version it now names.
     pub tags: Vec<(String, u32)>,
+    /// Alerts: fingerprint and CBOR; the last one written stands, and without bytes the row goes.
+    pub alerts: Vec<(String, Option<Vec<u8>>)>,
+    /// Documents to deliver, in order.
+    pub outbox: Vec<OutboxDocument>,
+    /// What became of documents that waited.
+    pub settled: Vec<Settled>,
     /// Small values by name; the last one written stands.
     pub meta: Vec<(String, Vec<u8>)>,
 }
@@ -169,6 +175,50 @@ pub struct BaselineRow {
     pub hash: Hash,
     /// What it is and why it is trusted, encoded by its owner.
     pub meta: Vec<u8>,
+}
+
+/// A document on its way to one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxDocument {
+    /// The sink.
+    pub sink: String,
+    /// Its type, as the sink is told it.
+    pub kind: String,
+    /// Idempotency key: stays the same over retries and restarts.
+    pub id: String,
+    /// Documents of one subject keep their order; empty when there is none.
+    pub subject: String,
+    /// How dear it is: over the cap the lowest rank goes first.
+    pub rank: u8,
+    /// When it was queued, ns since the Unix epoch.
+    pub queued_ns: i64,
+    /// The document.
+    pub json: Vec<u8>,
+}
+
+/// What became of a document that waited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The sink.
+    pub sink: String,
+    /// Its number in the queue of the sink.
+    pub seq: u64,
+    /// What became of it.
+    pub what: Settlement,
+}
+
+/// Whether a document still waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was delivered, or is a dead letter now.
+    Gone,
+    /// It is to be offered again.
+    Later {
+        /// Attempts so far.
+        attempts: u32,
+        /// Not before this, ns since the Unix epoch.
+        next_attempt_ns: i64,
+    },
 }
 
 /// What a successful commit made true.

@@ -21,7 +21,8 @@ const HEAD_KEY: &str = "log_head";
 macro_rules! tables {
     ($each:ident) => {
         $each!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
-            SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS META HOST)
+            SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS ALERTS OUTBOX
+            OUTBOX_DOCUMENTS OUTBOX_SUMS META HOST)
     };
 }
 
@@ -51,6 +52,18 @@ fn load<K: Key + 'static>(txn: &WriteTransaction, table: Rows<K>) -> usize {
 
 fn name_of(n: u64) -> (String, Vec<u8>) {
     (format!("name-{n}"), format!("value {n}").into_bytes())
+}
+
+fn document(id: &str, subject: &str) -> OutboxDocument {
+    OutboxDocument {
+        sink: "pager".to_owned(),
+        kind: "alert".to_owned(),
+        id: id.to_owned(),
+        subject: subject.to_owned(),
+        rank: 2,
+        queued_ns: 11,
+        json: b"{\"v\":1}".to_vec(),
+    }
 }
 
 /// One commit that writes to every table.
@@ -105,8 +118,18 @@ fn golden_commit() -> Commit {
         custody: vec![name_of(3)],
         baselines: vec![BaselineRow { version: 2, hash: Hash::of(b"base"), meta: text("meta") }],
         tags: vec![("golden".to_owned(), 2)],
+        alerts: vec![("00112233aabbccdd".to_owned(), Some(text("alert"))), ("gone".to_owned(), None)],
+        outbox: vec![document("a-1", "00112233aabbccdd"), document("a-2", "")],
+        settled: vec![
+            Settled { sink: "pager".to_owned(), seq: 0, what: Settlement::Gone },
+            Settled { sink: "pager".to_owned(), seq: 1, what: Settlement::Later { attempts: 2, next_attempt_ns: 12 } },
+        ],
         meta: vec![name_of(4)],
     }
+}
+
+fn all_rows<T>(rows: impl Iterator<Item = Result<T, StateError>>) -> Vec<T> {
+    rows.collect::<Result<_, _>>().unwrap()
 }
 
 #[test]
@@ -154,6 +177,15 @@ fn rows_of_the_first_release_are_still_read() {
     assert_eq!(reader.custody("plant", "name-3").unwrap(), [want.custody[0].1.clone()]);
     assert_eq!(reader.baselines("plant").unwrap(), want.baselines);
     assert_eq!(reader.tags("plant").unwrap(), want.tags);
+    assert_eq!(reader.alerts("plant").unwrap(), [("00112233aabbccdd".to_owned(), b"alert".to_vec())]);
+    let waiting = all_rows(reader.outbox("plant", "pager").unwrap());
+    let [row] = waiting.as_slice() else { panic!("{waiting:?}") };
+    assert_eq!((row.seq, row.rank, row.queued_ns, row.attempts, row.next_attempt_ns), (1, 2, 11, 2, 12));
+    assert_eq!((row.kind.as_str(), row.id.as_str(), row.subject.as_str()), ("alert", "a-2", ""));
+    assert_eq!(reader.outbox_document("plant", "pager", 1).unwrap(), Some(want.outbox[1].json.clone()));
+    assert_eq!(reader.outbox_document("plant", "pager", 0).unwrap(), None);
+    let sum = OutboxSum { rows: 1, bytes: row.bytes, dropped: 0, next: 2 };
+    assert_eq!(reader.outbox_sums("plant").unwrap(), [("pager".to_owned(), sum)]);
     assert_eq!(reader.meta("plant", "name-4").unwrap(), Some(want.meta[0].1.clone()));
     assert_eq!(reader.commits().unwrap(), 1);
     assert_eq!(reader.entry_count().unwrap(), 1);

@@ -223,7 +223,7 @@ impl Reader {
         self.one("meta", tables::META, program, name)
     }
 
-    fn named(
+    pub(super) fn named(
         &self,
         name: &'static str,
         table: NamedTable,

@@ -61,6 +61,15 @@ pub(super) const CUSTODY: TableDefinition<'_, (Text, Text, u64), Bytes> = TableD
 pub(super) const BASELINES: TableDefinition<'_, (Text, u32), Bytes> = TableDefinition::new("baselines");
 /// (program, tag) -> version.
 pub(super) const TAGS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("tags");
+/// (program, fingerprint) -> CBOR.
+pub(super) const ALERTS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("alerts");
+/// (program, sink, number) -> rank, queued, attempts, next attempt, bytes, kind, id, subject of a document.
+pub(super) const OUTBOX: TableDefinition<'_, (Text, Text, u64), Bytes> = TableDefinition::new("outbox");
+/// (program, sink, number, fragment) -> fragment of a document.
+pub(super) const OUTBOX_DOCUMENTS: TableDefinition<'_, (Text, Text, u64, u16), Bytes> =
+    TableDefinition::new("outbox_documents");
+/// (program, sink) -> rows, bytes, dropped, next number of a queue.
+pub(super) const OUTBOX_SUMS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("outbox_sums");
 /// (program, name) -> bytes.
 pub(super) const META: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("meta");
 /// name -> a fact about the whole file: schema, host id, epoch, boot, commits, the log's head.
@@ -72,6 +81,7 @@ pub(super) fn create_all(txn: &redb::WriteTransaction) -> Result<(), redb::Table
         ($($table:ident)*) => { $(txn.open_table($table)?;)* };
     }
     create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
-        SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS META HOST);
+        SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS ALERTS OUTBOX OUTBOX_DOCUMENTS
+        OUTBOX_SUMS META HOST);
     Ok(())
 }

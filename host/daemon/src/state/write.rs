@@ -53,6 +53,8 @@ impl Writer<'_> {
         self.tags(&commit.tags)?;
         self.named(tables::RUNS, &commit.runs)?;
         self.named(tables::CASES, &commit.cases)?;
+        self.alerts(&commit.alerts)?;
+        self.outbox(commit)?;
         self.named(tables::META, &commit.meta)?;
         self.deliveries(&commit.deliveries)?;
         self.cursors(&commit.cursors)
@@ -372,6 +374,21 @@ impl Writer<'_> {
                 return Err(refused("tags", format!("tag `{tag}` names baseline {version}, which is not stored")));
             }
             table.insert((self.program, tag.as_str()), Put::new().u32(*version).done().as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn alerts(&self, rows: &[(String, Option<Vec<u8>>)]) -> Result<(), StateError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut table = self.txn.open_table(tables::ALERTS)?;
+        for (fingerprint, value) in rows {
+            let key = (self.program, fingerprint.as_str());
+            match value {
+                Some(value) => table.insert(key, Put::new().rest(value).done().as_slice())?,
+                None => table.remove(key)?,
+            };
         }
         Ok(())
     }
