@@ -1,5 +1,6 @@
 //! The command line: verbs, flags, exit codes. Data goes to stdout, talk goes to stderr.
 
+mod alert;
 mod analyze;
 mod baseline;
 mod daemon;
@@ -112,6 +113,9 @@ enum Verb {
         after_help = "Example: hb inject --fault latency_spike --input metrics.csv --output bad.csv --param delay_ms=500"
     )]
     Inject(inject::InjectArgs),
+    /// Alerts and how they are delivered.
+    #[command(subcommand, after_help = "Example: hb alert list")]
+    Alert(alert::AlertVerb),
     /// Export what was decided.
     #[command(subcommand, after_help = "Example: hb export evidence-pack --case case-1f00ba4 --out packs")]
     Export(evidence::ExportVerb),
@@ -224,6 +228,7 @@ fn perform(cli: &Cli) -> Done {
         Verb::Baseline(v) => baseline::run(global, v),
         Verb::Analyze(a) => analyze::analyze(global, a),
         Verb::Inject(a) => inject::inject(global, a),
+        Verb::Alert(v) => alert::run(global, v),
         Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(global, a),
         Verb::Verify(a) => evidence::verify(global, a),
         Verb::Replay(a) => evidence::replay(global, a),

@@ -29,7 +29,7 @@ pub use checks::{CheckConfig, EventTimeConfig, Pattern, RuleConfig};
 pub use grants::{GrantsConfig, HttpGrantConfig};
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;
-pub use pipeline::{NormalizerConfig, OutputConfig, SinkConfig, SourceConfig};
+pub use pipeline::{DocumentKind, NormalizerConfig, OutputConfig, RetryConfig, SinkConfig, SourceConfig};
 pub use secret::{Secret, SecretRef};
 pub use transport::{
     ExecTransportConfig, FileTransportConfig, MqttTransportConfig, SocketTransportConfig, TransportConfig,
@@ -64,7 +64,7 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// What gives it meaning.
     pub normalizers: Vec<NormalizerConfig>,
-    /// Where decisions go.
+    /// Where decisions and alerts go.
     pub sinks: Vec<SinkConfig>,
     /// What is compared.
     pub checks: Vec<CheckConfig>,

@@ -1,59 +1,79 @@
-//! Carries decisions to sink plugins, after they are durable.
+//! Carries documents to sink plugins, after they are durable.
 //!
-//! A crash between a commit and its delivery can repeat or lose a delivery, never a decision: ids stay the same, so a
-//! receiver can tell a repetition. Retries from an outbox that outlives the process are not part of this yet.
+//! ```text
+//! commit: decision, alert, outbox --bell--> worker of each sink: outbox -> deliver -> settle in one commit
+//! ```
+//!
+//! A document is queued in the commit of its decision and leaves the outbox when its sink took it, so neither a crash
+//! nor a sink that is down loses one. A crash between a delivery and its commit repeats it: ids stay the same, so a
+//! receiver can tell. Each sink has a thread: one that is dead or slow delays no other.
+//!
+//! Modules: [`bell`] wakes the workers, [`worker`] is one sink at work, [`calls`] is what a sink plugin asks of us.
 
+mod bell;
 mod calls;
+mod worker;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
-use hb_engine::decision::Decision;
-use hb_log::hash::Hash;
-
-use crate::config::{ConfigFile, OutputConfig};
-use crate::diagnostic::{Area, Diagnostic, Diagnostics};
+use crate::alert;
+use crate::clock;
+use crate::config::{ConfigFile, OutputConfig, RetryConfig, SinkConfig};
+use crate::diagnostic::{Area, Diagnostic, Diagnostics, chain};
 use crate::generation::Plugins;
-use crate::plugin::{Delivered, Document, Kind, SamplesParam, SinkInstance};
+use crate::keys::Signer;
+use crate::pipeline::record::LIVE;
+use crate::plugin::{Delivered, Document, Kind, SinkInstance};
+use crate::state::{Commit, DeadRow, Settled, Settlement, State, StateError};
+
+pub use bell::Bell;
 
 use calls::{Output, SinkCalls, Worlds};
-
-/// Attempts to deliver one batch; a sink that refuses longer is told of in the log and passed over.
-const ATTEMPTS: u32 = 3;
-
-/// Longest wait between two attempts, ms, whatever the sink asks for: the pipeline waits with it.
-const WAIT_MS_MAX: u32 = 1_000;
+use worker::{NO_POINTS, Office, Worker};
 
 /// The sinks of a config.
 #[derive(Default)]
 pub struct Sinks {
     sinks: Vec<Sink>,
-    batch: u64,
 }
 
 struct Sink {
     name: String,
     instance: SinkInstance,
+    retry: RetryConfig,
 }
 
 impl Sinks {
     /// Loads and starts the sinks of a config. All mistakes are returned, not the first.
     pub fn open(file: &ConfigFile) -> Result<Sinks, Diagnostics> {
-        Sinks::start(file, Output::open)
+        Sinks::start(file, |_| true, Output::open)
+    }
+
+    /// Loads and starts one sink of a config, and no other.
+    pub fn open_one(file: &ConfigFile, name: &str) -> Result<Sinks, Diagnostics> {
+        Sinks::start(file, |sink| sink.name.as_str() == name, Output::open)
     }
 
     /// Like [`Sinks::open`], but leaves nothing behind: files are not made, and nothing is written.
     pub fn check(file: &ConfigFile) -> Result<(), Diagnostics> {
-        Sinks::start(file, Output::check).map(drop)
+        Sinks::start(file, |_| true, Output::check).map(drop)
     }
 
-    fn start(file: &ConfigFile, open: impl Fn(&OutputConfig) -> std::io::Result<Output>) -> Result<Sinks, Diagnostics> {
+    fn start(
+        file: &ConfigFile,
+        wanted: impl Fn(&SinkConfig) -> bool,
+        open: impl Fn(&OutputConfig) -> std::io::Result<Output>,
+    ) -> Result<Sinks, Diagnostics> {
         let mut found = Diagnostics::new();
         let mut sinks = Vec::new();
         if file.config.sinks.is_empty() {
             return Ok(Sinks::default());
         }
         let plugins = Plugins::of(file)?;
-        for (i, sink) in file.config.sinks.iter().enumerate() {
+        for (i, sink) in file.config.sinks.iter().enumerate().filter(|(_, sink)| wanted(sink)) {
             let at = file.place(&format!("sinks[{i}]"));
             let output = match open(&sink.output) {
                 Ok(output) => output,
@@ -80,73 +100,134 @@ impl Sinks {
             };
             let calls = Box::new(SinkCalls { name: sink.name.to_string(), output, worlds });
             match SinkInstance::new(&part.loaded, &part.settings, calls) {
-                Ok(instance) => sinks.push(Sink { name: sink.name.to_string(), instance }),
+                Ok(instance) => {
+                    sinks.push(Sink { name: sink.name.to_string(), instance, retry: sink.retry.clone() });
+                }
                 Err(fault) => {
                     let message = format!("sink `{}` does not start: {fault}", sink.name);
                     found.push(Diagnostic::error(Area::Plugin, message).at(at));
                 }
             }
         }
-        if found.has_errors() { Err(found) } else { Ok(Sinks { sinks, batch: 0 }) }
+        if found.has_errors() { Err(found) } else { Ok(Sinks { sinks }) }
     }
 
-    /// Delivers decisions to every sink; the id of a document is the hash of its decision.
-    pub fn deliver(&mut self, decisions: &[Decision]) {
-        if self.sinks.is_empty() || decisions.is_empty() {
-            return;
-        }
-        self.batch += 1;
-        let texts: Vec<(String, Vec<u8>)> = decisions
-            .iter()
-            .map(|d| (Hash::of(&d.to_bytes()).to_string(), serde_json::to_vec(d).unwrap_or_default()))
-            .collect();
-        let documents: Vec<Document<'_>> =
-            texts.iter().map(|(id, json)| Document { id, kind: "decision", json }).collect();
+    /// Offers a document to every sink, once and now; the error says in words why one did not take it.
+    pub fn offer(&mut self, document: &alert::Document) -> Result<(), String> {
+        let offered = [Document { id: &document.id, kind: document.kind.name(), json: &document.json }];
         for sink in &mut self.sinks {
-            sink.deliver(self.batch, &documents);
+            let delivery = sink.instance.deliver(0, &offered, &[], NO_POINTS).map_err(|fault| fault.to_string())?;
+            match delivery.documents.into_iter().next() {
+                Some(Delivered::Delivered) | None => {}
+                Some(Delivered::Rejected(why)) => return Err(format!("it rejects the document: {why}")),
+                Some(Delivered::RetryAfterMs((_, why))) => return Err(why),
+            }
         }
+        Ok(())
     }
 }
 
-impl Sink {
-    /// Offers documents until each is delivered or rejected, a bounded number of times.
-    fn deliver(&mut self, batch: u64, documents: &[Document<'_>]) {
-        let mut left: Vec<usize> = (0..documents.len()).collect();
-        let mut why = String::new();
-        for attempt in 1..=ATTEMPTS {
-            let offered: Vec<Document<'_>> = left.iter().map(|&i| documents[i].clone()).collect();
-            let none = SamplesParam { frame: &[], series: &[], time_ns: &[], value: &[] };
-            let mut wait = None;
-            match self.instance.deliver(batch, &offered, &[], none) {
-                Ok(answer) => {
-                    let mut again = Vec::new();
-                    for (&i, outcome) in left.iter().zip(&answer.documents) {
-                        match outcome {
-                            Delivered::Delivered => {}
-                            Delivered::Rejected(why) => {
-                                tracing::warn!(sink = self.name, id = documents[i].id, why, "sink rejected a document");
-                            }
-                            Delivered::RetryAfterMs((ms, reason)) => {
-                                wait = wait.max(Some(*ms));
-                                why.clone_from(reason);
-                                again.push(i);
-                            }
-                        }
-                    }
-                    left = again;
-                }
-                Err(fault) => {
-                    tracing::warn!(sink = self.name, %fault, "sink plugin failed");
-                    wait = Some(WAIT_MS_MAX / 10);
-                }
+/// Documents that wait for a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The sink.
+    pub sink: String,
+    /// How many.
+    pub documents: u64,
+    /// Why it took nothing, the last time it did not.
+    pub trouble: Option<String>,
+}
+
+/// The sinks at work, each on a thread of its own. Dropping it lets calls that have begun come to their end.
+pub struct Dispatcher {
+    office: Office,
+    workers: BTreeMap<String, JoinHandle<()>>,
+    /// Those whose sink is gone and whose last call is not over.
+    leaving: Vec<JoinHandle<()>>,
+}
+
+impl Dispatcher {
+    /// Puts sinks to work; what is in the outbox from before is delivered first.
+    pub fn start(state: State, signer: Arc<Signer>, program: &str, sinks: Sinks) -> std::io::Result<Dispatcher> {
+        let office = Office { state, signer, program: program.to_owned(), bell: Bell::default() };
+        let mut dispatcher = Dispatcher { office, workers: BTreeMap::new(), leaving: Vec::new() };
+        dispatcher.replace(sinks)?;
+        Ok(dispatcher)
+    }
+
+    /// What rings when documents are durable.
+    pub fn bell(&self) -> Bell {
+        self.office.bell.clone()
+    }
+
+    /// Puts other sinks to work from the next document on; nobody waits for a call that has begun, but a sink of the
+    /// same name begins behind it.
+    pub fn replace(&mut self, sinks: Sinks) -> std::io::Result<()> {
+        if let Err(error) = self.look_for_orphans(&sinks) {
+            tracing::error!(error = chain(&error), "the outbox cannot be looked through for sinks that are gone");
+        }
+        self.office.bell.clear(&|name| sinks.sinks.iter().any(|sink| sink.name == name));
+        let mut before = std::mem::take(&mut self.workers);
+        for Sink { name, instance, retry } in sinks.sinks {
+            let worker = Worker::new(self.office.clone(), name.clone(), instance, retry);
+            let before = before.remove(&name);
+            let thread = Builder::new().name(format!("hb-sink-{name}")).spawn(move || worker.run(before))?;
+            self.workers.insert(name, thread);
+        }
+        self.leaving.retain(|thread| !thread.is_finished());
+        self.leaving.extend(before.into_values());
+        Ok(())
+    }
+
+    /// Waits until the outbox is empty or everything in it waits for its time, but not longer than `longest`; says
+    /// what is left.
+    pub fn drain(&self, longest: Duration) -> Result<Vec<Left>, StateError> {
+        self.office.bell.wait_until_quiet(Instant::now() + longest);
+        let sums = self.office.state.reader()?.outbox_sums(&self.office.program)?;
+        let left = sums.into_iter().filter(|(sink, sum)| sum.rows > 0 && self.workers.contains_key(sink));
+        Ok(left
+            .map(|(sink, sum)| Left { documents: sum.rows, trouble: self.office.bell.trouble(&sink), sink })
+            .collect())
+    }
+
+    /// Documents of sinks that the config does not name any more: they wait for it to come back as long as for any
+    /// sink, then they are dead letters.
+    fn look_for_orphans(&self, sinks: &Sinks) -> Result<(), StateError> {
+        let Office { state, signer, program, .. } = &self.office;
+        let reader = state.reader()?;
+        let (max_age_ns, now_ns) = (RetryConfig::default().max_age_ns, clock::now_ns());
+        let mut commit = Commit { program: program.clone(), lane: LIVE.to_owned(), ..Commit::default() };
+        for (sink, sum) in reader.outbox_sums(program)? {
+            if sum.rows == 0 || sinks.sinks.iter().any(|s| s.name == sink) {
+                continue;
             }
-            if left.is_empty() {
-                return;
-            }
-            if let Some(ms) = wait.filter(|_| attempt < ATTEMPTS) {
-                std::thread::sleep(Duration::from_millis(ms.min(WAIT_MS_MAX).into()));
+            tracing::warn!(sink, documents = sum.rows, "documents wait for a sink that the config does not name");
+            for row in reader.outbox(program, &sink)? {
+                let row = row?;
+                if now_ns.saturating_sub(row.queued_ns) < max_age_ns {
+                    break;
+                }
+                let frame = reader.outbox_document(program, &sink, row.seq)?.unwrap_or_default();
+                let cause = "no sink of this name is configured any more".to_owned();
+                commit.dead.push(DeadRow { plugin: sink.clone(), ordinal: row.seq, cause, frame });
+                commit.settled.push(Settled { sink: sink.clone(), seq: row.seq, what: Settlement::Gone });
             }
         }
-        tracing::error!(sink = self.name, documents = left.len(), why, "documents were not delivered");
+        drop(reader);
+        if !commit.settled.is_empty() {
+            commit.counters.push(("documents.dead".to_owned(), commit.dead.len() as u64));
+            state.commit(commit, signer)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.office.bell.clear(&|_| false);
+        for thread in std::mem::take(&mut self.workers).into_values().chain(self.leaving.drain(..)) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
     }
 }

@@ -16,6 +16,7 @@ use hb_log::cbor;
 use hb_log::hash::Hash;
 use serde::{Deserialize, Serialize};
 
+use crate::alert::Routes;
 use crate::config::{
     Config, ConfigFile, FileRole, MqttTransportConfig, NormalizerConfig, RuleConfig, SecretRef, TransportConfig,
 };
@@ -42,6 +43,8 @@ pub struct Generation {
     pub blobs: Vec<(Hash, Vec<u8>)>,
     /// Config files by name, as hashes of blobs.
     pub files: Vec<(String, Hash)>,
+    /// Who is told; changes no decision, and so is no part of the name.
+    pub routes: Routes,
 }
 
 /// One source and the normalizer its frames go to, ready to run.
@@ -138,7 +141,8 @@ impl Generation {
             parts: BTreeMap::new(),
         };
         let files = config_files(file, &mut blobs);
-        Ok(Generation::name(config.program.to_string(), spec, units, blobs, files))
+        let generation = Generation::name(config.program.to_string(), spec, units, blobs, files);
+        Ok(Generation { routes: Routes::of(config), ..generation })
     }
 
     /// The same judgement of other sources: an offline run's artifacts instead of the config's.
@@ -164,7 +168,7 @@ impl Generation {
             spec.parts.insert(format!("source/{}", unit.name), hash);
         }
         let hash = add_blob(&mut blobs, cbor::encode(&spec));
-        Generation { hash, program, spec: Arc::new(spec), units, blobs, files }
+        Generation { hash, program, spec: Arc::new(spec), units, blobs, files, routes: Routes::default() }
     }
 
     /// Content of this generation.

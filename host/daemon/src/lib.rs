@@ -2,9 +2,10 @@
 //!
 //! Modules in reading order: [`diagnostic`] and [`config`] talk with the operator, [`systemd`] with the service manager; [`transport`], [`plugin`],
 //! [`policy`] and [`state`] each own one outside world; [`generation`] puts them together, [`pipeline`] runs them;
-//! [`dispatch`] tells the sinks; [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
+//! [`alert`] says what is told, [`dispatch`] tells the sinks; [`case`], [`evidence`] and [`replay`] prove what was decided; [`observe`] and [`report`] show it, [`artifact`]
 //! keeps telemetry as files; [`daemon`] is the loop around all of it, [`cli`] the face.
 
+pub mod alert;
 pub mod artifact;
 pub mod case;
 pub mod cli;

@@ -5,9 +5,11 @@
 //! ```
 //!
 //! Modules in reading order: [`source`] is a source at work, [`once`] runs sources that end and [`merge`] is their
-//! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, [`recover`] rebuilds an
-//! engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
+//! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, [`alerts`] says whom to
+//! tell, [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the stored bytes,
+//! [`series`] the table of numbers.
 
+mod alerts;
 pub mod calls;
 mod column;
 pub mod feed;

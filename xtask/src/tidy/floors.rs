@@ -34,6 +34,7 @@ const TABLE: &[(&str, Place)] = &[
     // Composition.
     ("generation", Floor(3)),
     ("pipeline", Floor(3)),
+    ("alert", Floor(3)),
     ("dispatch", Floor(3)),
     ("artifact", Floor(3)),
     ("case", Floor(3)),

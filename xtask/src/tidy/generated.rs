@@ -156,7 +156,7 @@ fn value(name: &str, kind: &str) -> String {
         "String" => "text".to_owned(),
         "Pattern" => "pattern".to_owned(),
         "SecretRef" => "secret reference".to_owned(),
-        "" | "LatePolicy" => "word".to_owned(),
+        "" | "LatePolicy" | "DocumentKind" => "word".to_owned(),
         _ => "mapping".to_owned(),
     };
     if kind.starts_with("Vec<") { format!("list: {shown}") } else { shown }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossbeam_channel::{Sender, bounded};
@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigFile, TransportConfig};
 use crate::daemon::reload::Reloader;
 use crate::daemon::{self, Built, Generations, Live, watch_files};
 use crate::diagnostic::{Diagnostic, Diagnostics, chain, exit, neutralise};
-use crate::dispatch::Sinks;
+use crate::dispatch::{Dispatcher, Left, Sinks};
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;
 use crate::pipeline::PipelineError;
@@ -35,6 +35,13 @@ use crate::systemd::Systemd;
 
 /// Orders that wait for the loop of the daemon: each asker has one, and askers are few.
 const QUEUE_ORDERS: usize = 16;
+
+/// Longest wait at the end of a run over old files until the sinks have taken what they will; the rest stays in the
+/// outbox for the next run.
+const DRAIN_ONCE: Duration = Duration::from_secs(30);
+
+/// Longest wait for the sinks when the daemon is asked to stop, well below the patience of whoever asked.
+const DRAIN_STOP: Duration = Duration::from_secs(2);
 
 /// Arguments of `hb daemon`.
 #[derive(Args)]
@@ -124,9 +131,10 @@ pub(crate) fn run_once(
         signals::Flag::default()
     };
     let shown = Shown { lane: lane.to_owned(), ..Shown::default() };
+    let dispatcher = (lane == LIVE).then(|| dispatch(&mut recorder, sinks)).transpose()?;
     // A run that ends by itself is nobody's service.
     let systemd = Systemd::default();
-    let mut talk = Talk { shown, quiet: true, sinks, packer: None, bar, systemd };
+    let mut talk = Talk { shown, quiet: true, dispatcher, packer: None, bar, systemd };
     let ended =
         once::run(&mut recorder, &units, FeedLimits::of(&file.config), &|| is_asked.name().is_some(), &mut talk);
     let why = is_asked.name().map_or_else(|| "all sources have ended".to_owned(), |name| format!("asked to by {name}"));
@@ -162,12 +170,30 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     // Those that a killed run left behind.
     packer.wake();
     let shown = Shown { lane: LIVE.to_owned(), ..Shown::default() };
+    let dispatcher = Some(dispatch(&mut recorder, sinks)?);
     systemd.status(&format!("reading {} sources", generation.units.len()));
-    let mut talk = Talk { shown, quiet: false, sinks, packer: Some(packer), bar: ProgressBar::hidden(), systemd };
+    let (packer, bar) = (Some(packer), ProgressBar::hidden());
+    let mut talk = Talk { shown, quiet: false, dispatcher, packer, bar, systemd };
     let ended = daemon::run(&mut recorder, &generations, &ordered, &mut talk);
     drop(until);
     let config = generations.active().file.config.clone();
     talk.end(ended, config).map(|summary| (summary, recorder))
+}
+
+/// Puts the sinks to work behind each commit.
+fn dispatch(recorder: &mut Recorder, sinks: Sinks) -> Result<Dispatcher, Failure> {
+    let (state, signer) = (recorder.state().clone(), Arc::clone(recorder.signer()));
+    let dispatcher = Dispatcher::start(state, signer, recorder.program(), sinks);
+    let dispatcher = dispatcher.map_err(|e| Failure::io("a thread for a sink".as_ref(), &e))?;
+    let bell = dispatcher.bell();
+    recorder.ring(move || bell.ring());
+    Ok(dispatcher)
+}
+
+/// What is said of documents that are left at the end.
+fn waiting(left: &Left) -> String {
+    let why = left.trouble.as_ref().map_or(String::new(), |why| format!(": {}", neutralise(why)));
+    format!("{} documents wait for sink {}, the next run delivers them{why}\n", left.documents, left.sink)
 }
 
 /// Lets a unit end where its file ends now, even one that would wait for more.
@@ -292,7 +318,8 @@ impl Packer {
 struct Talk {
     shown: Shown,
     quiet: bool,
-    sinks: Sinks,
+    /// Of the live lane alone.
+    dispatcher: Option<Dispatcher>,
     /// Where cases are packed at once: a run over old files packs at its end.
     packer: Option<Packer>,
     bar: ProgressBar,
@@ -312,13 +339,19 @@ impl Talk {
             Err(PipelineError::State(e)) => return Err(e.into()),
             Err(e) => (chain(&e), Err(e)),
         };
+        if let Some(dispatcher) = self.dispatcher {
+            let left = dispatcher.drain(if self.quiet { DRAIN_ONCE } else { DRAIN_STOP })?;
+            left.iter().for_each(|left| tell(&waiting(left)));
+        }
         Ok(Summary { shown: self.shown, why, ended, config })
     }
 }
 
 impl Live for Talk {
     fn changed(&mut self, built: &Arc<Built>, sinks: Sinks) {
-        self.sinks = sinks;
+        if let Some(Err(error)) = self.dispatcher.as_mut().map(|dispatcher| dispatcher.replace(sinks)) {
+            tracing::error!(%error, "a sink has no thread; its documents wait for the next start");
+        }
         self.systemd.status(&format!("reading {} sources", built.generation.units.len()));
     }
 }
@@ -333,7 +366,6 @@ impl Watch for Talk {
                 tell(&format!("{end} {} {asset} {}: {}\n", d.status, d.check, neutralise(reason)));
             }
         }
-        self.sinks.deliver(&outcome.notable);
         self.shown.cases.extend(outcome.cases.iter().map(|c| c.id.clone()));
         if let Some(packer) = self.packer.as_ref().filter(|_| !outcome.cases.is_empty()) {
             packer.wake();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hb_engine::NS_PER_SEC;
 use serde::Serialize;
 use serde_json::json;
 
@@ -60,12 +61,56 @@ pub struct SinkConfig {
     pub output: OutputConfig,
     /// What the plugin may reach. Default: nothing but `output`.
     pub grants: GrantsConfig,
+    /// What it gets: `alerts`, one document when a fault begins, gets worse or ends; `decisions`, each one that is not
+    /// an unchanged PASS. Default: both.
+    pub deliver: Vec<DocumentKind>,
+    /// How long a document that is not taken is offered again. Default: all its defaults.
+    pub retry: RetryConfig,
     /// Handed to the plugin. Default: none.
     pub settings: serde_json::Value,
     /// Secret references among the settings, in the order of the file.
     #[serde(skip)]
     pub secrets: Vec<SecretRef>,
 }
+
+/// A kind of document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentKind {
+    /// Alert events.
+    Alerts,
+    /// Decisions.
+    Decisions,
+}
+
+impl DocumentKind {
+    /// What one document of it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            DocumentKind::Alerts => "alert",
+            DocumentKind::Decisions => "decision",
+        }
+    }
+}
+
+/// How long a sink is offered a document again that it does not take; then it is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RetryConfig {
+    /// Attempts, 1 to 100,000. Default: 2,000, more than three days have with the default wait.
+    pub max_attempts: u32,
+    /// `max_age_sec`: seconds since the decision, 1 to 2,678,400. Default: 259,200, a weekend and a day. In ns here.
+    pub max_age_ns: i64,
+    /// `max_wait_sec`: seconds between two attempts at most, 1 to 3,600. Default: 300. In ns here.
+    pub max_wait_ns: i64,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        RetryConfig { max_attempts: 2_000, max_age_ns: 3 * DAY_NS, max_wait_ns: 300 * NS_PER_SEC }
+    }
+}
+
+const DAY_NS: i64 = 86_400 * NS_PER_SEC;
 
 /// Where a sink's bytes go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -142,6 +187,13 @@ impl FromNode for SinkConfig {
         let plugin = f.need("plugin", reader);
         let output = f.or("output", OutputConfig::Stdout, reader);
         let grants = f.or("grants", GrantsConfig::default(), reader);
+        let all = || vec![DocumentKind::Alerts, DocumentKind::Decisions];
+        let deliver: Option<Vec<DocumentKind>> = f.or("deliver", all(), reader);
+        if deliver.as_ref().is_some_and(Vec::is_empty) {
+            let d = reader.error("`deliver` is empty: the sink would get nothing");
+            reader.push(f.span("deliver"), d.help("name `alerts`, `decisions` or both, or remove the sink"));
+        }
+        let retry = f.or("retry", RetryConfig::default(), reader);
         let (settings, secrets) = settings(&mut f, reader);
         f.close(reader);
         Some(SinkConfig {
@@ -149,9 +201,36 @@ impl FromNode for SinkConfig {
             plugin: plugin?,
             output: output?,
             grants: grants?,
+            deliver: deliver?,
+            retry: retry?,
             settings: settings?,
             secrets,
         })
+    }
+}
+
+impl FromNode for DocumentKind {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let words = [("alerts", DocumentKind::Alerts), ("decisions", DocumentKind::Decisions)];
+        let text = String::from_node(node, reader)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let d = reader.error(format!("no kind of document is named `{text}`"));
+            reader.push(node.at, d.suggest(&text, words.iter().map(|(word, _)| *word)));
+        }
+        found.map(|(_, kind)| *kind)
+    }
+}
+
+impl FromNode for RetryConfig {
+    fn from_node(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let d = RetryConfig::default();
+        let mut f = Fields::open(node, "retry", reader)?;
+        let max_attempts = f.whole("max_attempts", d.max_attempts, &(1..=100_000), reader);
+        let max_age_ns = f.seconds("max_age_sec", Some(d.max_age_ns), &(NS_PER_SEC..=31 * DAY_NS), reader);
+        let max_wait_ns = f.seconds("max_wait_sec", Some(d.max_wait_ns), &(NS_PER_SEC..=3_600 * NS_PER_SEC), reader);
+        f.close(reader);
+        Some(RetryConfig { max_attempts: max_attempts?, max_age_ns: max_age_ns?, max_wait_ns: max_wait_ns? })
     }
 }
 

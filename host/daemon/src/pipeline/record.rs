@@ -15,6 +15,7 @@ use hb_engine::spec::{EngineSpec, LatePolicy};
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
+use super::alerts::Alerting;
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
 use super::recover::{Recovered, core_name, load_baseline, recover};
 use super::series::SeriesBook;
@@ -98,6 +99,10 @@ pub struct Recorder {
     counters: BTreeMap<&'static str, u64>,
     /// The newest snapshot of each asset, by the first input that is not in it.
     snapshots: BTreeMap<String, u64>,
+    /// Of the live lane alone.
+    alerting: Option<Alerting>,
+    /// Who is told that documents are durable.
+    bell: Option<Box<dyn Fn() + Send>>,
     /// By source, plugin and reason.
     quarantine: BTreeMap<(String, String, String), Quarantined>,
     /// What the pending commit will bring.
@@ -144,6 +149,8 @@ impl Recorder {
             passed: Vec::new(),
             counters: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            alerting: (lane == LIVE).then(|| Alerting::load(&reader, generation)).transpose()?,
+            bell: None,
             quarantine: BTreeMap::new(),
             outcome: Outcome::default(),
             durable: Outcome::default(),
@@ -164,6 +171,7 @@ impl Recorder {
         let before = self.engine.core().generation;
         // Before anything else: when they do not open, nothing has changed.
         self.judge = policies_of(&generation.spec, &|hash| generation.blob(hash))?;
+        self.alerting.iter_mut().for_each(|alerting| alerting.routes.clone_from(&generation.routes));
         self.pending.blobs.extend(generation.blobs.iter().cloned());
         self.log("generation", generation.entry(before, author, reason));
         self.remember(Swap::active(generation.hash, before, author, reason));
@@ -219,6 +227,11 @@ impl Recorder {
     /// Sets when pending inputs are committed.
     pub fn set_limits(&mut self, limits: CommitLimits) {
         self.limits = limits;
+    }
+
+    /// Calls `bell` right behind each commit that brought documents for sinks.
+    pub fn ring(&mut self, bell: impl Fn() + Send + 'static) {
+        self.bell = Some(Box::new(bell));
     }
 
     /// The series table of the lane's program.
@@ -330,7 +343,7 @@ impl Recorder {
 
     /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
     pub fn commit_when_due(&mut self) -> Result<(), PipelineError> {
-        let waiting = self.limits.eager && !self.outcome.notable.is_empty();
+        let waiting = self.limits.eager && !(self.outcome.notable.is_empty() && self.pending.outbox.is_empty());
         if waiting || self.due().is_some_and(|due| due <= Instant::now()) {
             self.commit()?;
         }
@@ -374,6 +387,7 @@ impl Recorder {
             tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
         }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
+        let has_documents = !commit.outbox.is_empty();
         let cases = &mut self.outcome.cases;
         let behind = |first_entry: u64| {
             // Only now is it known where in the log they stand: others write to it too.
@@ -385,6 +399,7 @@ impl Recorder {
         };
         let committed = self.state.commit_behind(behind, &self.signer)?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
+        self.bell.iter().filter(|_| has_documents).for_each(|bell| bell());
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
@@ -489,6 +504,7 @@ impl Recorder {
         });
         if !decision.is_notable() {
             self.passed.push(hash);
+            self.alert(hash, &decision, None);
             return;
         }
         self.name_passed();
@@ -500,9 +516,17 @@ impl Recorder {
             self.log("case.opened", text_map(&[("case", &case.id)]));
             self.count("cases", 1);
             self.hold(&case, &trace);
+            self.alert(hash, &decision, Some(&case.id));
             self.outcome.cases.push(case);
+        } else {
+            self.alert(hash, &decision, None);
         }
         self.outcome.notable.push(decision);
+    }
+
+    /// Adds to the pending commit what the decision means for alerts and sinks.
+    fn alert(&mut self, hash: Hash, decision: &Decision, case: Option<&str>) {
+        self.alerting.iter_mut().for_each(|alerting| alerting.decided(hash, decision, case, &mut self.pending));
     }
 
     /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.

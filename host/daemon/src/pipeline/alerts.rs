@@ -1,0 +1,87 @@
+//! Alerts of the live lane: each decision moves them, and what is to be told joins the decision's own commit.
+
+use ciborium::Value;
+use hb_engine::alert::{Alert, AlertBook, AlertState, Step};
+use hb_engine::decision::Decision;
+use hb_log::cbor;
+use hb_log::hash::Hash;
+
+use super::PipelineError;
+use crate::alert::{Document, KeptAlert, Routes};
+use crate::clock;
+use crate::config::DocumentKind;
+use crate::generation::Generation;
+use crate::state::{Commit, NewEntry, OutboxDocument, Reader};
+
+/// The alerts as the state keeps them, and who is told.
+#[derive(Debug, Default)]
+pub(super) struct Alerting {
+    book: AlertBook,
+    /// Replaced with the generation.
+    pub(super) routes: Routes,
+}
+
+impl Alerting {
+    /// The alerts as the last commit left them.
+    pub(super) fn load(reader: &Reader, generation: &Generation) -> Result<Self, PipelineError> {
+        let mut alerts = Vec::new();
+        for (_, bytes) in reader.alerts(&generation.program)? {
+            let kept: KeptAlert = cbor::decode(&bytes).map_err(|e| PipelineError::corrupt("alert", e))?;
+            alerts.push(kept.alert);
+        }
+        Ok(Alerting { book: AlertBook::restore(alerts), routes: generation.routes.clone() })
+    }
+
+    /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry.
+    pub(super) fn decided(&mut self, hash: Hash, decision: &Decision, case: Option<&str>, commit: &mut Commit) {
+        if decision.is_notable() {
+            self.queue(&Document::of_decision(hash, decision), commit);
+        }
+        let Some(Step { alert, is_told, forgotten }) = self.book.step(decision, hash, case) else { return };
+        commit.alerts.extend(forgotten.map(|fingerprint| (fingerprint, None)));
+        if is_told {
+            self.queue(&Document::of_alert(&alert, decision, self.routes.packs.as_deref()), commit);
+            commit.entries.push(entry(&alert));
+        }
+        let sinks = self.routes.wanting(DocumentKind::Alerts).map(str::to_owned).collect();
+        let fingerprint = alert.fingerprint.clone();
+        // The newest row stands, also within one commit.
+        commit.alerts.push((fingerprint, Some(cbor::encode(&KeptAlert { v: 1, alert, sinks }))));
+    }
+
+    fn queue(&self, document: &Document, commit: &mut Commit) {
+        let queued_ns = clock::now_ns();
+        commit.outbox.extend(self.routes.wanting(document.kind).map(|sink| OutboxDocument {
+            sink: sink.to_owned(),
+            kind: document.kind.name().to_owned(),
+            id: document.id.clone(),
+            subject: document.subject.clone(),
+            rank: document.rank,
+            queued_ns,
+            json: document.json.clone(),
+        }));
+    }
+}
+
+/// The log's entry of an alert that fired, got worse or was resolved.
+fn entry(alert: &Alert) -> NewEntry {
+    let kind = match alert.state {
+        AlertState::Firing => "alert.firing",
+        AlertState::Resolved => "alert.resolved",
+    };
+    let text = |name: &str, value: &str| (Value::Text(name.into()), Value::Text(value.into()));
+    let mut body = vec![
+        text("fingerprint", &alert.fingerprint),
+        text("program", &alert.program),
+        text("lane", &alert.lane),
+        text("asset", &alert.asset),
+        text("check", &alert.check),
+        text("severity", alert.severity.as_str()),
+        text("status", alert.status.as_str()),
+    ];
+    body.extend(alert.case.iter().map(|case| text("case", case)));
+    body.extend([("decision", alert.decision), ("event", alert.event_id())].map(|(name, hash)| {
+        (Value::Text(name.into()), Value::Bytes(hash.as_bytes().to_vec()))
+    }));
+    NewEntry { kind: kind.to_owned(), time_ns: clock::now_ns(), body: Value::Map(body) }
+}
