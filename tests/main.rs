@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, its helpers too")]
 
+mod alerts;
 mod cli;
 mod crash;
 mod deploy;

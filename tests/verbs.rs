@@ -120,7 +120,7 @@ fn a_latency_spike_moves_times_and_keeps_the_rest_in_order() {
 #[test]
 fn a_sink_gets_every_notable_decision_once() {
     let hb = Hb::plant(Plant { commit_samples: 500, ..Plant::default() }, &telemetry(3, SECONDS));
-    let sinks = "sinks: [{ name: out, plugin: jsonl, output: { file: decisions.jsonl } }]\n";
+    let sinks = "sinks: [{ name: out, plugin: jsonl, output: { file: decisions.jsonl }, deliver: [decisions] }]\n";
     hb.write("hb.yaml", &(config(Plant { commit_samples: 500, ..Plant::default() }) + sinks));
     hb.done(&["daemon", "--once"]);
     let delivered = || -> Vec<(String, Value)> {

@@ -135,6 +135,22 @@ fn every_mistake_is_shown_at_its_place_with_the_way_out() {
         "event_time: { late_event_policy: bufer }",
         "`late_event_policy` cannot be `bufer` @:16:34 | did you mean `buffer`?",
     );
+    let sink = |text: &str| format!("sinks:\n  - {{ name: s, plugin: jsonl, {text} }}\nrequire_signed: false");
+    check(
+        "require_signed: false",
+        &sink("deliver: [alert]"),
+        "no kind of document is named `alert` @:17:43 | did you mean `alerts`?",
+    );
+    check(
+        "require_signed: false",
+        &sink("deliver: []"),
+        "`deliver` is empty: the sink would get nothing @:17:42 | name `alerts`, `decisions` or both, or remove the sink",
+    );
+    check(
+        "require_signed: false",
+        &sink("retry: { max_attempts: 0 }"),
+        "`max_attempts` is 0; it must be 1 to 100000 @:17:56",
+    );
     check("sources:", "sources: &a", "anchors are not allowed here @:2:3 | text that begins with `&` needs quotes");
     check("golden", "!!str golden", "tags are not allowed here @:13:21 | text that begins with `!` needs quotes");
     check("require_signed: false", "---\nprogram: b", "the file holds a second document @:16:1");

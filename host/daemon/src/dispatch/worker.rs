@@ -187,8 +187,13 @@ impl Worker {
                 }
             }
         }
-        let pause = self.note(again.len() == due.len(), delivered, asked_ms, again.first().map(|a| a.2.as_str()));
         let now_ns = clock::now_ns();
+        if delivered > 0 {
+            let oldest_ns = due.iter().map(|d| d.row.queued_ns).min().unwrap_or(now_ns);
+            let age_ms = now_ns.saturating_sub(oldest_ns) / NS_PER_MS;
+            tracing::debug!(sink = self.sink, documents = delivered, age_ms, "delivered");
+        }
+        let pause = self.note(again.len() == due.len(), asked_ms, again.first().map(|a| a.2.as_str()));
         for (due, ms, why) in again {
             let attempts = due.row.attempts.saturating_add(1);
             let age_ns = now_ns.saturating_sub(due.row.queued_ns);
@@ -206,14 +211,13 @@ impl Worker {
     }
 
     /// Keeps account of the sink's health; a sink that took nothing is left alone for the pause that is returned.
-    fn note(&mut self, is_vain: bool, delivered: u64, asked_ms: u32, trouble: Option<&str>) -> Option<Duration> {
+    fn note(&mut self, is_vain: bool, asked_ms: u32, trouble: Option<&str>) -> Option<Duration> {
         let sink = self.sink.as_str();
         self.office.bell.tell(sink, self.number, trouble.map(str::to_owned));
         if !is_vain {
             if self.in_vain >= BREAKER_CALLS {
                 tracing::warn!(sink, "the sink takes documents again");
             }
-            tracing::debug!(sink, documents = delivered, "delivered");
             (self.in_vain, self.paused) = (0, None);
             return None;
         }

@@ -34,7 +34,7 @@ impl Alerting {
 
     /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry.
     pub(super) fn decided(&mut self, hash: Hash, decision: &Decision, case: Option<&str>, commit: &mut Commit) {
-        if decision.is_notable() {
+        if decision.is_notable() && self.routes.wanting(DocumentKind::Decisions).next().is_some() {
             self.queue(&Document::of_decision(hash, decision), commit);
         }
         let Some(Step { alert, is_told, forgotten }) = self.book.step(decision, hash, case) else { return };

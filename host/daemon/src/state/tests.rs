@@ -463,3 +463,55 @@ fn a_reader_sees_one_commit_and_nothing_later() {
     let count = std::thread::spawn(move || newest.commits().unwrap()).join().unwrap();
     assert_eq!((count, reader.commits().unwrap()), (20, 1));
 }
+
+fn document(sink: &str, n: u64, rank: u8, bytes: usize) -> OutboxDocument {
+    let mut dice = Dice(n);
+    OutboxDocument {
+        sink: sink.to_owned(),
+        kind: "alert".to_owned(),
+        id: format!("id-{n}"),
+        subject: String::new(),
+        rank,
+        queued_ns: n as i64,
+        json: (0..bytes).map(|_| dice.roll(256) as u8).collect(),
+    }
+}
+
+fn waiting(state: &State, sink: &str) -> Vec<u64> {
+    state.reader().unwrap().outbox(PROGRAM, sink).unwrap().map(|row| row.unwrap().seq).collect()
+}
+
+#[test]
+fn a_full_outbox_drops_the_oldest_of_the_lowest_rank_and_counts_them() {
+    let mut state = fresh();
+    let cap = Options::default();
+    let queue = |state: &mut State, sink: &str, numbers: std::ops::Range<u64>, rank: u8, bytes: usize| {
+        let outbox = numbers.map(|n| document(sink, n, rank, bytes)).collect();
+        state.commit(Commit { outbox, ..empty() }, signer()).unwrap();
+    };
+    queue(&mut state, "rows", 0..10, 2, 10);
+    queue(&mut state, "rows", 10..cap.outbox_cap_rows, 0, 10);
+    assert_eq!(waiting(&state, "rows").len() as u64, cap.outbox_cap_rows);
+    queue(&mut state, "rows", cap.outbox_cap_rows..cap.outbox_cap_rows + 1, 0, 10);
+    let left = waiting(&state, "rows");
+    assert_eq!(left[..10], (0..10).collect::<Vec<_>>(), "alerts stay while there is anything else");
+    assert_eq!(*left.last().unwrap(), cap.outbox_cap_rows, "the newest stays");
+    let sums = |state: &State| state.reader().unwrap().outbox_sums(PROGRAM).unwrap();
+    let [(_, sum)] = sums(&state).try_into().unwrap();
+    assert_eq!((sum.rows, sum.dropped), (left.len() as u64, cap.outbox_cap_rows + 1 - left.len() as u64));
+
+    // By bytes too, each sink for itself; when there are only alerts, the oldest go.
+    let size = 1 << 20;
+    queue(&mut state, "bytes", 0..20, 2, size);
+    let left = waiting(&state, "bytes");
+    assert!(left.len() < 16 && *left.last().unwrap() == 19 && left[0] > 0, "{left:?}");
+    assert_eq!(sums(&state).len(), 2);
+    let gone = left.iter().map(|seq| Settled { sink: "bytes".to_owned(), seq: *seq, what: Settlement::Gone });
+    let mut settled: Vec<Settled> = gone.collect();
+    // One that was dropped is no surprise.
+    settled.push(Settled { sink: "bytes".to_owned(), seq: 0, what: Settlement::Gone });
+    state.commit(Commit { settled, ..empty() }, signer()).unwrap();
+    let (_, sum) = sums(&state).into_iter().find(|(sink, _)| sink == "bytes").unwrap();
+    assert_eq!((sum.rows, sum.bytes, sum.next), (0, 0, 20));
+    assert_eq!(state.reader().unwrap().outbox_document(PROGRAM, "bytes", 19).unwrap(), None);
+}
