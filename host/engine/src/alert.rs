@@ -163,7 +163,9 @@ impl AlertBook {
         match (decision.status, firing) {
             (Status::NoData, _) | (Status::Pass, None) => None,
             (Status::Pass, Some(i)) => Some(self.resolve(i, decision, hash)),
-            (Status::Drift | Status::Error | Status::Fail, Some(i)) => worsen(&mut self.alerts[i], decision, hash, case),
+            (Status::Drift | Status::Error | Status::Fail, Some(i)) => {
+                worsen(&mut self.alerts[i], decision, hash, case)
+            }
             (Status::Drift | Status::Error | Status::Fail, None) => {
                 let mut alert = Alert::fire(decision, hash, decision.severity?);
                 alert.case = case.map(str::to_owned);

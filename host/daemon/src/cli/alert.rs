@@ -204,7 +204,11 @@ fn test(global: &Global, name: &str) -> Done {
     if !names().any(|known| known == name) {
         let d = Diagnostic::error(Area::Usage, format!("no sink is named `{}`", neutralise(name)));
         let listed = names().collect::<Vec<_>>().join(", ");
-        let d = if listed.is_empty() { d.help("the config names none: add one to `sinks`") } else { d.suggest(name, names()) };
+        let d = if listed.is_empty() {
+            d.help("the config names none: add one to `sinks`")
+        } else {
+            d.suggest(name, names())
+        };
         return Err(Failure::new(exit::USAGE, d));
     }
     let document = Document::of_test(file.config.program.as_str(), clock::now_ns());
@@ -224,8 +228,7 @@ mod tests {
 
     #[test]
     fn spans_have_two_units() {
-        for (seconds, text) in
-            [(-1, "0s"), (0, "0s"), (59, "59s"), (61, "1m 1s"), (7_500, "2h 5m"), (266_400, "3d 2h")]
+        for (seconds, text) in [(-1, "0s"), (0, "0s"), (59, "59s"), (61, "1m 1s"), (7_500, "2h 5m"), (266_400, "3d 2h")]
         {
             assert_eq!(span(seconds), text);
         }

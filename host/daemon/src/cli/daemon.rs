@@ -341,7 +341,9 @@ impl Talk {
         };
         if let Some(dispatcher) = self.dispatcher {
             let left = dispatcher.drain(if self.quiet { DRAIN_ONCE } else { DRAIN_STOP })?;
-            left.iter().for_each(|left| tell(&waiting(left)));
+            for left in &left {
+                tell(&waiting(left));
+            }
         }
         Ok(Summary { shown: self.shown, why, ended, config })
     }

@@ -139,17 +139,17 @@ fn every_mistake_is_shown_at_its_place_with_the_way_out() {
     check(
         "require_signed: false",
         &sink("deliver: [alert]"),
-        "no kind of document is named `alert` @:17:43 | did you mean `alerts`?",
+        "no kind of document is named `alert` @:17:41 | did you mean `alerts`?",
     );
     check(
         "require_signed: false",
         &sink("deliver: []"),
-        "`deliver` is empty: the sink would get nothing @:17:42 | name `alerts`, `decisions` or both, or remove the sink",
+        "`deliver` is empty: the sink would get nothing @:17:40 | name `alerts`, `decisions` or both, or remove the sink",
     );
     check(
         "require_signed: false",
         &sink("retry: { max_attempts: 0 }"),
-        "`max_attempts` is 0; it must be 1 to 100000 @:17:56",
+        "`max_attempts` is 0; it must be 1 to 100000 @:17:54",
     );
     check("sources:", "sources: &a", "anchors are not allowed here @:2:3 | text that begins with `&` needs quotes");
     check("golden", "!!str golden", "tags are not allowed here @:13:21 | text that begins with `!` needs quotes");

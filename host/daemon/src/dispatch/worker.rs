@@ -171,8 +171,7 @@ impl Worker {
             Ok(delivery) => delivery.documents,
             Err(fault) => vec![Delivered::RetryAfterMs((0, fault.to_string())); due.len()],
         };
-        let mut commit =
-            Commit { program: self.office.program.clone(), lane: LIVE.to_owned(), ..Commit::default() };
+        let mut commit = Commit { program: self.office.program.clone(), lane: LIVE.to_owned(), ..Commit::default() };
         let (mut again, mut delivered, mut asked_ms) = (Vec::new(), 0, 0);
         for (due, answer) in due.iter().zip(answers) {
             match answer {
@@ -272,7 +271,9 @@ const BACKOFF_DOUBLINGS_MAX: u32 = 16;
 /// The same for the same documents.
 fn batch_id(due: &[Due]) -> u64 {
     let mut hasher = Hasher::new();
-    due.iter().for_each(|d| hasher.update(format!("{};", d.row.id).as_bytes()));
+    for d in due {
+        hasher.update(format!("{};", d.row.id).as_bytes());
+    }
     let hash = hasher.finalize();
     u64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]))
 }

@@ -80,8 +80,9 @@ fn entry(alert: &Alert) -> NewEntry {
         text("status", alert.status.as_str()),
     ];
     body.extend(alert.case.iter().map(|case| text("case", case)));
-    body.extend([("decision", alert.decision), ("event", alert.event_id())].map(|(name, hash)| {
-        (Value::Text(name.into()), Value::Bytes(hash.as_bytes().to_vec()))
-    }));
+    body.extend(
+        [("decision", alert.decision), ("event", alert.event_id())]
+            .map(|(name, hash)| (Value::Text(name.into()), Value::Bytes(hash.as_bytes().to_vec()))),
+    );
     NewEntry { kind: kind.to_owned(), time_ns: clock::now_ns(), body: Value::Map(body) }
 }
