@@ -16,7 +16,9 @@ pub mod exec;
 pub mod file;
 pub mod http;
 pub mod mqtt;
+mod probe;
 pub mod send;
+mod probe;
 pub mod socket;
 mod tls;
 

@@ -16,6 +16,7 @@ use hb_log::cbor;
 use hb_log::hash::Hash;
 
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
+use super::news::{self, News};
 use super::recover::{Recovered, core_name, load_baseline, recover};
 use super::series::SeriesBook;
 use super::{Normalized, PipelineError, frames};
@@ -27,6 +28,7 @@ use crate::generation::{Generation, policies_of};
 use crate::keys::Signer;
 use crate::policy::PolicySet;
 use crate::state::{Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow, State};
+use crate::telemetry::Vitals;
 
 /// The lane of what sources bring; other lanes are offline runs.
 pub const LIVE: &str = "live";
@@ -104,6 +106,9 @@ pub struct Recorder {
     outcome: Outcome,
     /// What is durable and nobody was told yet.
     durable: Outcome,
+    vitals: Arc<Vitals>,
+    /// What the pending commit will add to them.
+    news: News,
 }
 
 impl Recorder {
@@ -147,6 +152,8 @@ impl Recorder {
             quarantine: BTreeMap::new(),
             outcome: Outcome::default(),
             durable: Outcome::default(),
+            vitals: Arc::default(),
+            news: News::default(),
         };
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
@@ -167,6 +174,8 @@ impl Recorder {
         self.pending.blobs.extend(generation.blobs.iter().cloned());
         self.log("generation", generation.entry(before, author, reason));
         self.remember(Swap::active(generation.hash, before, author, reason));
+        let (correlation_id, name) = (generation.hash.short(), generation.hash.to_string());
+        tracing::info!(correlation_id, generation = name, lane = self.lane, author, reason, "generation becomes active");
         if before != Some(generation.hash) {
             self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
         }
@@ -246,9 +255,21 @@ impl Recorder {
         &self.signer
     }
 
+    /// Tells `vitals` from now on what happens, instead of its own.
+    pub fn watched_by(&mut self, vitals: Arc<Vitals>) {
+        self.vitals = vitals;
+    }
+
+    /// The numbers and reasons of whoever records.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
     /// Takes one normalized batch; commits when a limit is reached.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
         self.since.get_or_insert_with(Instant::now);
+        self.news.received = Some(news::received(&batch));
+        let mut taken = news::taken(&batch);
         self.count("frames", batch.frames.len() as u64);
         self.count("samples", batch.columns.len() as u64);
         self.count("events", batch.events.len() as u64);
@@ -290,6 +311,10 @@ impl Recorder {
         let name = cursor_name(&self.lane, &batch.source);
         self.pending.cursors.retain(|c| c.0 != name);
         self.pending.cursors.push((name, cursor));
+        self.news.received = None;
+        taken.refused = std::mem::take(&mut self.news.refused);
+        taken.clock_ns = self.clock_of(&batch.source);
+        self.vitals.took(&batch.source, &taken);
         if self.samples >= self.limits.samples || self.frame_bytes >= COMMIT_FRAME_BYTES {
             self.commit()?;
         }
@@ -374,6 +399,8 @@ impl Recorder {
             tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
         }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
+        let news = std::mem::take(&mut self.news);
+        let (begin, dead) = (Instant::now(), commit.dead.len() as u64);
         let cases = &mut self.outcome.cases;
         let behind = |first_entry: u64| {
             // Only now is it known where in the log they stand: others write to it too.
@@ -383,8 +410,10 @@ impl Recorder {
             commit.cases.extend(cases.iter().map(|case| (case.id.clone(), cbor::encode(case))));
             commit
         };
-        let committed = self.state.commit_behind(behind, &self.signer)?;
+        let committed = self.state.commit_behind(behind, &self.signer).inspect_err(|_| self.vitals.commit_failed())?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
+        news.tell(&self.outcome, &self.lane, committed.txn);
+        self.vitals.committed(&news.durable(begin.elapsed(), &self.outcome, dead, committed.checkpoint.size));
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
@@ -427,8 +456,12 @@ impl Recorder {
         self.since.get_or_insert_with(Instant::now);
         let seq = self.engine.seq() + 1;
         self.pending.journal.push(JournalRow { seq, count: 1, bytes: journal::encode_other(stored) });
+        let received = self.news.received;
+        // What the clock closes is waited for from now on.
+        self.news.received.get_or_insert_with(Instant::now);
         let effects = self.engine.step(input, &mut self.judge);
         self.absorb(effects);
+        self.news.received = received;
     }
 
     fn flush_columns(&mut self) {
@@ -452,6 +485,7 @@ impl Recorder {
                 }
                 Effect::Refused { why, ordinal, series, time_ns, value } => {
                     self.count("refused", 1);
+                    self.news.refused += 1;
                     let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
                     if why == Refusal::Late && self.spec.late == LatePolicy::SideOutput {
                         let (plugin, cause) = ("engine".to_owned(), why.as_str().to_owned());
@@ -478,6 +512,7 @@ impl Recorder {
 
     fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
         self.count(counter_of(decision.status), 1);
+        self.news.decided(decision.status);
         self.pending.decisions.push(DecisionRow {
             id: hash,
             asset: decision.asset.clone(),
@@ -503,6 +538,7 @@ impl Recorder {
             self.outcome.cases.push(case);
         }
         self.outcome.notable.push(decision);
+        self.news.notable.push(hash);
     }
 
     /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.
