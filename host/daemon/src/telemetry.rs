@@ -357,7 +357,7 @@ impl Vitals {
             (Id::DeadLetters, &self.dead_letters),
             (Id::ShedSamples, &self.shed_samples),
         ];
-        totals.map(|(id, n)| scrape.count(id, &[], n.load(Relaxed)));
+        totals.iter().for_each(|(id, n)| scrape.count(*id, &[], n.load(Relaxed)));
         self.add_seldom(&mut scrape);
         scrape.count(Id::Ready, &[], self.reasons().is_empty().into());
         scrape.number(Id::LoopAge, &[], self.loop_age().as_secs_f64());
@@ -386,6 +386,10 @@ impl Vitals {
 
     /// Says once in a while what was refused, and never for each piece of telemetry.
     fn tell_losses(&self, now: Instant) {
+        // Only a daemon that goes on has a reader of its lines; other verbs print what was refused.
+        if self.phase() != Phase::Running {
+            return;
+        }
         let mut seldom = self.seldom();
         if seldom.told_at.is_some_and(|at| now.saturating_duration_since(at) < SUMMARY_EVERY) {
             return;

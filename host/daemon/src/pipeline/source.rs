@@ -225,7 +225,7 @@ impl Source {
                 self.state = SourceState::Down(Instant::now());
             }
             // It was ended, it has not come to its end: no window waits for what is never read.
-            Change::Leaving => recorder.vitals().source_gone(&self.unit.name),
+            Change::Leaving => {}
             Change::None | Change::Plugins => {
                 recorder.vitals().source_ended(&self.unit.name);
                 if let SourceState::Running(running) = state {
@@ -242,7 +242,6 @@ impl Source {
         match std::mem::replace(&mut self.change, Change::None) {
             Change::Leaving => {
                 self.state = SourceState::Ended;
-                recorder.vitals().source_gone(&self.unit.name);
                 return Ok(Turn::default());
             }
             Change::Transport(unit, limits) => (self.unit, self.limits) = (*unit, limits),
