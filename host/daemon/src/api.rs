@@ -225,7 +225,9 @@ mod tests {
             headers.insert(header::ACCEPT, accept.parse().unwrap());
             wants_text(&headers)
         };
-        assert!(!wants("*/*") && !wants("") && !wants("application/json, text/plain") && !wants_text(&HeaderMap::new()));
+        assert!(
+            !wants("*/*") && !wants("") && !wants("application/json, text/plain") && !wants_text(&HeaderMap::new())
+        );
         assert!(wants("text/plain") && wants("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
     }
 
@@ -234,7 +236,10 @@ mod tests {
         let vitals = Arc::new(Vitals::new());
         let first = Api::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&vitals)).unwrap();
         let taken = Api::start(first.address(), Arc::clone(&vitals)).err().unwrap();
-        assert!(taken.to_string().contains(&first.address().to_string()) && taken.help().contains("ss -ltnp"), "{taken}");
+        assert!(
+            taken.to_string().contains(&first.address().to_string()) && taken.help().contains("ss -ltnp"),
+            "{taken}"
+        );
         let address = first.address();
         drop(first);
         assert_eq!(Api::start(address, vitals).unwrap().address(), address);

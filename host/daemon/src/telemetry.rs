@@ -302,7 +302,8 @@ impl Vitals {
             self.sources().iter().map(|(name, source)| (name.clone(), source.detail())).collect();
         let decisions: serde_json::Map<_, _> =
             STATUSES.iter().zip(&self.decisions).map(|(s, n)| (s.to_string(), n.load(Relaxed).into())).collect();
-        let quantiles = |latency: &Latency| -> BTreeMap<&'static str, f64> { latency.quantiles().into_iter().collect() };
+        let quantiles =
+            |latency: &Latency| -> BTreeMap<&'static str, f64> { latency.quantiles().into_iter().collect() };
         let seldom = self.seldom();
         json!({
             "version": env!("CARGO_PKG_VERSION"),

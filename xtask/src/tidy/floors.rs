@@ -197,7 +197,8 @@ fn trespasses(file: &File) -> Vec<Finding> {
     let owned = rust::paths(&tokens).into_iter().filter_map(|path| {
         let (krate, owners) = OWNERS.iter().find(|(krate, _)| path.segments[0] == *krate)?;
         let help = format!("only `{}` uses it; ask for what you need in words of its own", owners.join("` and `"));
-        (!owners.contains(&module)).then(|| Finding::new(&file.path, path.line, format!("`{module}` uses {krate}"), help))
+        (!owners.contains(&module))
+            .then(|| Finding::new(&file.path, path.line, format!("`{module}` uses {krate}"), help))
     });
     owned.collect()
 }

@@ -322,7 +322,9 @@ fn health_is_served_to_this_machine_alone_unless_told_otherwise() {
     for text in ["9464", "localhost:9464", "127.0.0.1"] {
         refused(
             &format!("{{ listen: \"{text}\" }}"),
-            &format!("`{text}` is no address with a port @:17:17 | write it as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one"),
+            &format!(
+                "`{text}` is no address with a port @:17:17 | write it as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one"
+            ),
         );
     }
     let warned = http("{ listen: \"0.0.0.0:9464\", allow_remote: true }").unwrap().warnings.render(false);

@@ -116,7 +116,8 @@ impl Latency {
 fn place(took: Duration) -> usize {
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     let doubling = us.ilog2() as usize;
-    let step = if doubling >= 2 { (us >> (doubling - 2)) as usize - STEPS } else { (us as usize) << (2 - doubling) & 3 };
+    let step =
+        if doubling >= 2 { (us >> (doubling - 2)) as usize - STEPS } else { (us as usize) << (2 - doubling) & 3 };
     (doubling * STEPS + step).min(DOUBLINGS * STEPS - 1)
 }
 

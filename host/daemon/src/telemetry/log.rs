@@ -47,7 +47,8 @@ pub fn start(options: LogOptions) {
         _ if is_journal() => Style::Journal,
         _ => Style::Text,
     };
-    let shown = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(options.colour);
+    let shown =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(options.colour);
     // A stderr that is closed or full is no reason to stop, or to talk of it there.
     shown.log_internal_errors(false).event_format(style).init();
 }
@@ -257,10 +258,7 @@ mod tests {
         let quoted = "a\\u{1b}[2J\\\"\\u{a}\\u{202e}b";
         let plain = quoted.replace("\\\"", "\"");
         let target = module_path!();
-        assert_eq!(
-            rest,
-            format!(" WARN {target}: it says {plain} asset=\"{quoted}\" n=3 ok=true why=\"{quoted}\"\n")
-        );
+        assert_eq!(rest, format!(" WARN {target}: it says {plain} asset=\"{quoted}\" n=3 ok=true why=\"{quoted}\"\n"));
         assert!(said(Style::Text, true, quote).contains("\u{1b}[33m WARN\u{1b}[0m"));
         assert!(said(Style::Journal, false, quote).starts_with(&format!("<4>{target}: it says ")));
     }

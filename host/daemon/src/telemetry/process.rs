@@ -26,10 +26,13 @@ fn add_from(scrape: &mut Scrape, proc: &Path) {
         scrape.number(Id::ProcessCpu, &[], (user + system) / TICKS_PER_SEC);
     }
     let status = read("status");
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok());
-    for (id, name, factor) in
-        [(Id::ProcessResident, "VmRSS:", 1_024), (Id::ProcessVirtual, "VmSize:", 1_024), (Id::ProcessThreads, "Threads:", 1)]
-    {
+    let field =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok());
+    for (id, name, factor) in [
+        (Id::ProcessResident, "VmRSS:", 1_024),
+        (Id::ProcessVirtual, "VmSize:", 1_024),
+        (Id::ProcessThreads, "Threads:", 1),
+    ] {
         if let Some(n) = field(name) {
             let n: u64 = n;
             scrape.count(id, &[], n * factor);
@@ -39,7 +42,8 @@ fn add_from(scrape: &mut Scrape, proc: &Path) {
         scrape.count(Id::ProcessOpenFds, &[], open.count() as u64);
     }
     let limits = read("limits");
-    let most = limits.lines().find_map(|l| l.strip_prefix("Max open files")?.split_ascii_whitespace().next()?.parse().ok());
+    let most =
+        limits.lines().find_map(|l| l.strip_prefix("Max open files")?.split_ascii_whitespace().next()?.parse().ok());
     if let Some(most) = most {
         scrape.count(Id::ProcessMaxFds, &[], most);
     }
@@ -55,7 +59,9 @@ mod tests {
         let mut scrape = Scrape::default();
         add(&mut scrape, 1_500_000_000);
         let text = scrape.text(Format::Prometheus);
-        for name in ["cpu_seconds_total", "resident_memory_bytes", "virtual_memory_bytes", "open_fds", "max_fds", "threads"] {
+        for name in
+            ["cpu_seconds_total", "resident_memory_bytes", "virtual_memory_bytes", "open_fds", "max_fds", "threads"]
+        {
             let line = text.lines().find(|l| l.starts_with(&format!("process_{name} ")));
             let value = line.and_then(|l| l.split(' ').next_back()?.parse::<f64>().ok());
             assert!(value.is_some_and(|v| v > 0.0 || name == "cpu_seconds_total"), "{name}: {text}");

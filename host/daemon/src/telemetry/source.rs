@@ -329,7 +329,11 @@ mod tests {
         assert!(before.contains("hb_queue_depth{source=\"s\"} 14\n") && before.contains("hb_lag_seconds"), "{before}");
         source.durable();
         let after = text(&source);
-        for line in ["hb_queue_depth{source=\"s\"} 0", "hb_frame_bytes_total{source=\"s\"} 140", "hb_refused_total{source=\"s\"} 2"] {
+        for line in [
+            "hb_queue_depth{source=\"s\"} 0",
+            "hb_frame_bytes_total{source=\"s\"} 140",
+            "hb_refused_total{source=\"s\"} 2",
+        ] {
             assert!(after.contains(&format!("{line}\n")), "{line}: {after}");
         }
         assert_eq!(source.detail()["taken"]["samples"], 28);

@@ -321,13 +321,7 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-const fn metric(
-    id: Id,
-    kind: Kind,
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Metric {
+const fn metric(id: Id, kind: Kind, name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { id, kind, name, labels, help }
 }
 
