@@ -175,7 +175,14 @@ impl Recorder {
         self.log("generation", generation.entry(before, author, reason));
         self.remember(Swap::active(generation.hash, before, author, reason));
         let (correlation_id, name) = (generation.hash.short(), generation.hash.to_string());
-        tracing::info!(correlation_id, generation = name, lane = self.lane, author, reason, "generation becomes active");
+        tracing::info!(
+            correlation_id,
+            generation = name,
+            lane = self.lane,
+            author,
+            reason,
+            "generation becomes active"
+        );
         if before != Some(generation.hash) {
             self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
         }
