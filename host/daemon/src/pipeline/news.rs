@@ -1,8 +1,10 @@
-//! What a recorder tells of a commit: numbers for metrics, and a line for each decision that somebody may look for.
+//! What a recorder tells: the log what was decided, the metrics how much and how fast, and whoever reads the lines of the
+//! daemon what somebody may look for.
 
 use std::time::{Duration, Instant};
 
-use hb_engine::decision::{Severity, Status};
+use ciborium::Value;
+use hb_engine::decision::{Decision, Severity, Status};
 use hb_log::hash::Hash;
 
 use super::Normalized;
@@ -40,8 +42,14 @@ impl News {
     }
 
     /// For the vitals.
-    pub(super) fn durable(self, took: Duration, outcome: &Outcome, dead: u64, log_entries: u64) -> Durable {
-        Durable { took, decided: self.decided, cases: outcome.cases.len() as u64, dead, log_entries }
+    pub(super) fn durable(&mut self, took: Duration, outcome: &Outcome, dead: u64, log_entries: u64) -> Durable {
+        Durable {
+            took,
+            decided: std::mem::take(&mut self.decided),
+            cases: outcome.cases.len() as u64,
+            dead,
+            log_entries,
+        }
     }
 
     /// Says what was decided: the lines of one decision share their `correlation_id`.
@@ -71,6 +79,33 @@ impl News {
             tracing::info!(correlation_id, decision, txn, lane, case = case.id, "case opened");
         }
     }
+}
+
+/// Says that another generation judges from here on.
+pub(super) fn tell_swap(generation: Hash, lane: &str, author: &str, reason: &str) {
+    let (correlation_id, generation) = (generation.short(), generation.to_string());
+    tracing::info!(correlation_id, generation, lane, author, reason, "generation becomes active");
+}
+
+/// Body of the log entry that records a decision in full.
+pub(super) fn decision_entry(hash: Hash, d: &Decision) -> Value {
+    let mut body = vec![(Value::Text("decision".into()), Value::Bytes(hash.as_bytes().to_vec()))];
+    let severity = d.severity.map_or("", Severity::as_str);
+    let baseline = d.baseline.as_ref().map_or(String::new(), |b| format!("{} v{}", b.tag, b.version));
+    let texts = [
+        ("program", d.program.as_str()),
+        ("lane", &d.lane),
+        ("asset", &d.asset),
+        ("check", &d.check),
+        ("status", d.status.as_str()),
+        ("previous", d.previous.as_str()),
+        ("severity", severity),
+        ("baseline", &baseline),
+    ];
+    body.extend(texts.map(|(k, v)| (Value::Text(k.into()), Value::Text(v.into()))));
+    body.push((Value::Text("start_ns".into()), Value::Integer(d.start_ns.into())));
+    body.push((Value::Text("end_ns".into()), Value::Integer(d.end_ns.into())));
+    Value::Map(body)
 }
 
 /// What a batch brings.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use hb_engine::decision::{Decision, Severity, Status};
+use hb_engine::decision::{Decision, Status};
 use hb_engine::engine::{Effect, Engine, Input, Refusal, TICK_NS};
 use hb_engine::partition::PartitionInput;
 use hb_engine::spec::{EngineSpec, LatePolicy};
@@ -174,15 +174,7 @@ impl Recorder {
         self.pending.blobs.extend(generation.blobs.iter().cloned());
         self.log("generation", generation.entry(before, author, reason));
         self.remember(Swap::active(generation.hash, before, author, reason));
-        let (correlation_id, name) = (generation.hash.short(), generation.hash.to_string());
-        tracing::info!(
-            correlation_id,
-            generation = name,
-            lane = self.lane,
-            author,
-            reason,
-            "generation becomes active"
-        );
+        news::tell_swap(generation.hash, &self.lane, author, reason);
         if before != Some(generation.hash) {
             self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
         }
@@ -406,7 +398,7 @@ impl Recorder {
             tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
         }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
-        let news = std::mem::take(&mut self.news);
+        let mut news = std::mem::take(&mut self.news);
         let (begin, dead) = (Instant::now(), commit.dead.len() as u64);
         let cases = &mut self.outcome.cases;
         let behind = |first_entry: u64| {
@@ -419,8 +411,8 @@ impl Recorder {
         };
         let committed = self.state.commit_behind(behind, &self.signer).inspect_err(|_| self.vitals.commit_failed())?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
-        news.tell(&self.outcome, &self.lane, committed.txn);
         self.vitals.committed(&news.durable(begin.elapsed(), &self.outcome, dead, committed.checkpoint.size));
+        news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
@@ -536,7 +528,7 @@ impl Recorder {
         self.name_passed();
         // From the first entry of the commit.
         let entry = self.pending.entries.len() as u64;
-        self.log("decision", decision_entry(hash, &decision));
+        self.log("decision", news::decision_entry(hash, &decision));
         if decision.status == Status::Fail && decision.previous != Status::Fail {
             let case = Case::open(hash, &decision, entry);
             self.log("case.opened", text_map(&[("case", &case.id)]));
@@ -574,27 +566,6 @@ impl Recorder {
 /// Key of a source's cursor: lanes do not share positions.
 pub fn cursor_name(lane: &str, source: &str) -> String {
     format!("{lane}/{source}")
-}
-
-/// Body of the log entry that records a decision in full.
-pub fn decision_entry(hash: Hash, d: &Decision) -> Value {
-    let mut body = vec![(Value::Text("decision".into()), Value::Bytes(hash.as_bytes().to_vec()))];
-    let severity = d.severity.map_or("", Severity::as_str);
-    let baseline = d.baseline.as_ref().map_or(String::new(), |b| format!("{} v{}", b.tag, b.version));
-    let texts = [
-        ("program", d.program.as_str()),
-        ("lane", &d.lane),
-        ("asset", &d.asset),
-        ("check", &d.check),
-        ("status", d.status.as_str()),
-        ("previous", d.previous.as_str()),
-        ("severity", severity),
-        ("baseline", &baseline),
-    ];
-    body.extend(texts.map(|(k, v)| (Value::Text(k.into()), Value::Text(v.into()))));
-    body.push((Value::Text("start_ns".into()), Value::Integer(d.start_ns.into())));
-    body.push((Value::Text("end_ns".into()), Value::Integer(d.end_ns.into())));
-    Value::Map(body)
 }
 
 /// A map of texts, as the body of a log entry.
