@@ -70,14 +70,16 @@ pub(crate) struct Global {
     /// When to colour: auto, always, never. NO_COLOR is obeyed.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
     color: String,
-    /// What talk on stderr looks like: text, or json with one object in each line.
+    /// Lines on stderr: text or json.
     #[arg(
         long,
         global = true,
         value_name = "FORMAT",
         env = "HB_LOG_FORMAT",
         default_value = "text",
-        value_parser = ["text", "json"]
+        value_parser = ["text", "json"],
+        hide_possible_values = true,
+        hide_env_values = true
     )]
     log_format: String,
 }

@@ -18,7 +18,6 @@ use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
 pub mod checks;
 pub mod grants;
 pub mod http;
-pub mod http;
 pub mod limits;
 pub mod name;
 pub mod pipeline;
@@ -30,7 +29,6 @@ pub mod yaml;
 
 pub use checks::{CheckConfig, EventTimeConfig, Pattern, RuleConfig};
 pub use grants::{GrantsConfig, HttpGrantConfig};
-pub use http::HttpConfig;
 pub use http::HttpConfig;
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;

@@ -331,12 +331,10 @@ impl Daemon<'_> {
         let is_unit = |name: &str| built.generation.units.iter().any(|unit| unit.name == name);
         self.sources.iter_mut().filter(|s| !is_unit(s.name())).for_each(Source::leave);
         for (unit, prepared) in built.generation.units.iter().zip(prepared) {
+            self.recorder.vitals().source_known(&unit.name);
             match self.sources.iter_mut().find(|s| s.name() == unit.name) {
                 Some(source) => source.become_unit(unit.clone(), prepared, limits)?,
-                None => {
-                    self.recorder.vitals().source_known(&unit.name);
-                    self.sources.push(Source::new(unit.clone(), limits));
-                }
+                None => self.sources.push(Source::new(unit.clone(), limits)),
             }
         }
         Ok(())

@@ -29,5 +29,4 @@ pub mod report;
 pub mod state;
 pub mod systemd;
 pub mod telemetry;
-pub mod telemetry;
 pub mod transport;

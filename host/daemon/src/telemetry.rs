@@ -37,7 +37,7 @@ use crate::diagnostic::neutralise;
 pub const LIVE_MAX: Duration = Duration::from_secs(30);
 
 /// Shortest time between two lines that say what was refused.
-const SUMMARY_EVERY: Duration = Duration::from_secs(60);
+const SUMMARY_EVERY: Duration = Duration::from_mins(1);
 
 /// In the order of their numbers.
 const STATUSES: [Status; 5] = [Status::Pass, Status::NoData, Status::Drift, Status::Error, Status::Fail];
@@ -358,7 +358,9 @@ impl Vitals {
             (Id::DeadLetters, &self.dead_letters),
             (Id::ShedSamples, &self.shed_samples),
         ];
-        totals.iter().for_each(|(id, n)| scrape.count(*id, &[], n.load(Relaxed)));
+        for (id, n) in totals {
+            scrape.count(id, &[], n.load(Relaxed));
+        }
         self.add_seldom(&mut scrape);
         scrape.count(Id::Ready, &[], self.reasons().is_empty().into());
         scrape.number(Id::LoopAge, &[], self.loop_age().as_secs_f64());

@@ -18,7 +18,6 @@ pub mod http;
 pub mod mqtt;
 mod probe;
 pub mod send;
-mod probe;
 pub mod socket;
 mod tls;
 

@@ -278,10 +278,10 @@ mod tests {
     use super::*;
     use crate::telemetry::Format;
 
-    fn probe(frames: u64, connections: u64, fault: Option<&str>) -> Option<Probe> {
+    fn probe(frames: u64, connections: u64, fault: Option<&str>) -> Probe {
         let counts = vec![(Id::TransportFrames, frames), (Id::TransportConnections, connections)];
         let reading = Reading { fault: fault.map(str::to_owned), counts };
-        Some(Box::new(move || reading.clone()))
+        Box::new(move || reading.clone())
     }
 
     fn text(source: &SourceVitals) -> String {
@@ -294,7 +294,7 @@ mod tests {
     fn totals_outlive_transports_and_what_goes_up_and_down_does_not() {
         let source = SourceVitals::new();
         assert_eq!(source.fault().unwrap().0, "it has not started yet");
-        source.up(probe(5, 2, None));
+        source.up(Some(probe(5, 2, None)));
         assert_eq!(source.fault(), None);
         source.down("transport", "gone");
         assert_eq!(source.fault().unwrap().0, "gone");
@@ -302,7 +302,7 @@ mod tests {
         assert!(down.contains("hb_source_up{source=\"s\"} 0\n"), "{down}");
         assert!(down.contains("hb_transport_frames_total{source=\"s\"} 5\n"), "{down}");
         assert!(!down.contains("hb_transport_connections{"), "{down}");
-        source.up(probe(3, 1, Some("no broker")));
+        source.up(Some(probe(3, 1, Some("no broker"))));
         assert_eq!(source.fault().unwrap().0, "no broker");
         let waiting = text(&source);
         for line in [
