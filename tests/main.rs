@@ -8,6 +8,7 @@ mod crash;
 mod deploy;
 mod determinism;
 mod evidence;
+mod health;
 mod hostile;
 mod live;
 mod plugins;

@@ -160,7 +160,7 @@ evidence: { on_fail: false }
     let mut daemon = Running::start(&mut hb.command(&["daemon"]));
     let mut file = OpenOptions::new().append(true).open(hb.path("in.jsonl")).unwrap();
     file.write_all(&all.as_bytes()[cut..]).unwrap();
-    daemon.wait_for("FAIL p c", 1);
+    daemon.wait_for("asset=\"p\" status=\"FAIL\"", 1);
     daemon.kill();
 
     // What was not committed before the end is read by the next start: nothing is lost, nothing counts twice.

@@ -27,23 +27,23 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts one; `config` is added to its configuration.
     pub(crate) fn start(config: &str) -> Broker {
-        for _ in 0..10 {
-            let dir = tempfile::tempdir().unwrap();
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let base = format!("listener {port} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n");
-            let file = dir.path().join("mosquitto.conf");
-            fs::write(&file, format!("{base}allow_anonymous true\n{config}")).unwrap();
-            let mut child = Command::new(program()).arg("-c").arg(file).stderr(Stdio::piped()).spawn().expect(MISSING);
-            let stderr = BufReader::new(child.stderr.take().unwrap());
-            let (to_test, log) = channel();
-            std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(to_test.send(line))));
-            let broker = Broker { _dir: dir, port, child, log };
-            // Somebody else may have taken the port meanwhile.
-            if broker.says("running") {
-                return broker;
-            }
-        }
-        panic!("mosquitto does not start");
+        // Somebody else may take the port meanwhile.
+        let started = (0..10).find_map(|_| Broker::start_on(free_port(), config));
+        started.unwrap_or_else(|| panic!("mosquitto does not start"))
+    }
+
+    /// Starts one on this port, if nobody has it.
+    pub(crate) fn start_on(port: u16, config: &str) -> Option<Broker> {
+        let dir = tempfile::tempdir().unwrap();
+        let base = format!("listener {port} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n");
+        let file = dir.path().join("mosquitto.conf");
+        fs::write(&file, format!("{base}allow_anonymous true\n{config}")).unwrap();
+        let mut child = Command::new(program()).arg("-c").arg(file).stderr(Stdio::piped()).spawn().expect(MISSING);
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (to_test, log) = channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(to_test.send(line))));
+        let broker = Broker { _dir: dir, port, child, log };
+        broker.says("running").then_some(broker)
     }
 
     /// Waits until it has said this, or has ended.
@@ -74,6 +74,11 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn program() -> PathBuf {

@@ -188,6 +188,11 @@ impl Running {
         }
     }
 
+    /// All it has said so far, as far as it was waited for.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
+    }
+
     /// Waits for the next line, whatever it is, but not longer than `wait`.
     pub(crate) fn wait_for_any(&mut self, wait: Duration) {
         self.said.extend(self.lines.recv_timeout(wait));
@@ -259,7 +264,7 @@ pub(crate) fn surround(command: &mut Command) {
     let plugins = target.join("plugins");
     assert!(plugins.join("schema-map/plugin.wasm").is_file(), "no plugins are built: run `cargo xtask plugins` first");
     command.env("HB_PLUGINS_DIR", plugins).env("HB_POLICIES_DIR", repository.join("policies"));
-    for name in ["HB_CONFIG", "HB_CORRELATION_ID", "HB_GATE_FAIL_EXIT", "RUST_LOG"] {
+    for name in ["HB_CONFIG", "HB_CORRELATION_ID", "HB_GATE_FAIL_EXIT", "HB_LOG_FORMAT", "RUST_LOG"] {
         command.env_remove(name);
     }
 }

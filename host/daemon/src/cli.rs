@@ -12,6 +12,7 @@ mod log;
 mod manage;
 mod policy;
 mod progress;
+mod serve;
 mod session;
 mod show;
 mod signals;
@@ -36,6 +37,7 @@ use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutr
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
 use crate::state::{Options, State, StateError};
+use crate::telemetry::log::{self as lines, LogOptions};
 
 use session::Stream;
 
@@ -69,6 +71,18 @@ pub(crate) struct Global {
     /// When to colour: auto, always, never. NO_COLOR is obeyed.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
     color: String,
+    /// Lines on stderr: text or json.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "HB_LOG_FORMAT",
+        default_value = "text",
+        value_parser = ["text", "json"],
+        hide_possible_values = true,
+        hide_env_values = true
+    )]
+    log_format: String,
 }
 
 #[derive(Subcommand)]
@@ -183,7 +197,7 @@ fn run() -> u8 {
         }
     };
     let colour = cli.global.coloured();
-    start_talking(colour);
+    start_talking(&cli);
     let is_ours = matches!(&cli.verb, Verb::Daemon(_) | Verb::Keys(_));
     match perform(&cli) {
         Ok(code) => code,
@@ -462,11 +476,11 @@ fn tag_name(text: &str) -> Result<Name, Failure> {
     Name::parse(text).ok_or_else(|| Failure::usage(format!("`{}` is no tag", neutralise(text)), help))
 }
 
-/// Structured lines on stderr; RUST_LOG chooses, warnings by default.
-fn start_talking(colour: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+/// Structured lines on stderr; RUST_LOG chooses which. A daemon says what it does; a verb that ends says it on stdout,
+/// and here only what is wrong.
+fn start_talking(cli: &Cli) {
+    let level = if matches!(&cli.verb, Verb::Daemon(args) if args.goes_on()) { "info" } else { "warn" };
+    lines::start(LogOptions { json: cli.global.log_format == "json", colour: cli.global.coloured(), level });
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! duplicate keys are errors. Secrets stand here only as references, see [`SecretRef`].
 //!
 //! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`], [`transport`],
-//! [`grants`], [`checks`] and [`limits`]; [`template`] is what `hb init` writes.
+//! [`grants`], [`checks`], [`http`] and [`limits`]; [`template`] is what `hb init` writes.
+//! [`checks`], [`http`] and [`limits`]; [`template`] is what `hb init` writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
 
 pub mod checks;
 pub mod grants;
+pub mod http;
 pub mod limits;
 pub mod name;
 pub mod pipeline;
@@ -27,6 +29,7 @@ pub mod yaml;
 
 pub use checks::{CheckConfig, EventTimeConfig, Pattern, RuleConfig};
 pub use grants::{GrantsConfig, HttpGrantConfig};
+pub use http::HttpConfig;
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;
 pub use pipeline::{DocumentKind, NormalizerConfig, OutputConfig, RetryConfig, SinkConfig, SourceConfig};
@@ -76,6 +79,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is packed as evidence.
     pub evidence: EvidenceConfig,
+    /// Where health and metrics are served. Default: nowhere; `http: {}` is enough to have them.
+    pub http: Option<HttpConfig>,
 }
 
 /// Where the defaults of directories come from.
@@ -223,6 +228,7 @@ fn read_config(root: &Node, surroundings: &Surroundings, reader: &mut Reader<'_>
     let limits = f.or("limits", LimitsConfig::default(), reader);
     let packs = reader.resolve(limits::DEFAULT_EVIDENCE_DIR.as_ref());
     let evidence = f.or("evidence", EvidenceConfig { on_fail: true, dir: packs }, reader);
+    let http = f.optional("http", reader);
     f.close(reader);
     Some(Config {
         program: program?.or_else(|| Name::parse(DEFAULT_ASSET))?,
@@ -240,6 +246,7 @@ fn read_config(root: &Node, surroundings: &Surroundings, reader: &mut Reader<'_>
         event_time: event_time?,
         limits: limits?,
         evidence: evidence?,
+        http: http?,
     })
 }
 
@@ -321,6 +328,10 @@ fn warn(config: &Config, root: &Node, reader: &mut Reader<'_>) {
         unwise("require_signed", "unsigned plugins may be loaded", help);
     } else if config.trusted_publishers.is_empty() {
         unwise("", "no trusted publishers: no plugin can be loaded", "add a key to `trusted_publishers`");
+    }
+    if config.http.as_ref().is_some_and(|http| !http.listen.ip().is_loopback()) {
+        let help = "let only those reach the port who may know how this instance stands";
+        unwise("http.listen", "other machines can ask for health and metrics, without a password", help);
     }
     for (i, normalizer) in config.normalizers.iter().enumerate() {
         if !config.sources.is_empty() && !config.sources.iter().any(|s| s.normalizer == normalizer.name) {

@@ -22,6 +22,7 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::feed::{FeedLimits, Prepared};
 use crate::pipeline::record::{CommitLimits, Recorder};
 use crate::pipeline::source::{Source, Turn, Watch, report};
+use crate::telemetry::Phase;
 
 pub use watch::watch_files;
 
@@ -153,6 +154,8 @@ pub fn run(
     let active = generations.active();
     let limits = FeedLimits::of(&active.file.config);
     let sources = active.generation.units.iter().map(|unit| Source::new(unit.clone(), limits)).collect();
+    active.generation.units.iter().for_each(|unit| recorder.vitals().source_known(&unit.name));
+    recorder.vitals().enter(Phase::Running);
     let mut daemon = Daemon { recorder, sources, generations, live, change: None, probation: None, stop: None };
     loop {
         daemon.turn(orders)?;
@@ -233,6 +236,7 @@ impl Daemon<'_> {
         }
         report(self.recorder, self.live)?;
         self.settle();
+        self.recorder.vitals().turn();
         self.live.turn(self.recorder);
         Ok(())
     }
@@ -260,10 +264,12 @@ impl Daemon<'_> {
         match order {
             Order::Stop(why) => {
                 self.sources.iter_mut().for_each(Source::leave);
+                self.recorder.vitals().enter(Phase::Stopping);
                 self.stop = Some((why, Instant::now() + Duration::from_secs(DRAIN_SEC)));
             }
             Order::Swap(swap) => self.swap(*swap)?,
             Order::Refused { author, reason, why } => {
+                self.recorder.vitals().reloaded("refused");
                 self.recorder.refuse(&author, &reason, &why);
                 self.recorder.commit()?;
             }
@@ -291,6 +297,7 @@ impl Daemon<'_> {
             Err(PipelineError::State(e)) => return Err(e.into()),
             Err(e) => {
                 let why = chain(&e);
+                self.recorder.vitals().reloaded("refused");
                 self.recorder.refuse(&author, &reason, &why);
                 self.recorder.commit()?;
                 let _ = reply.send(refused(&why));
@@ -324,6 +331,7 @@ impl Daemon<'_> {
         let is_unit = |name: &str| built.generation.units.iter().any(|unit| unit.name == name);
         self.sources.iter_mut().filter(|s| !is_unit(s.name())).for_each(Source::leave);
         for (unit, prepared) in built.generation.units.iter().zip(prepared) {
+            self.recorder.vitals().source_known(&unit.name);
             match self.sources.iter_mut().find(|s| s.name() == unit.name) {
                 Some(source) => source.become_unit(unit.clone(), prepared, limits)?,
                 None => self.sources.push(Source::new(unit.clone(), limits)),
@@ -336,12 +344,20 @@ impl Daemon<'_> {
     fn settle(&mut self) {
         let active = self.generations.active();
         let is_unit = |source: &Source| active.generation.units.iter().any(|unit| unit.name == source.name());
-        self.sources.retain(|source| !source.has_ended() || is_unit(source) || self.stop.is_some());
+        let vitals = self.recorder.vitals();
+        self.sources.retain(|source| {
+            let stays = !source.has_ended() || is_unit(source) || self.stop.is_some();
+            if !stays {
+                vitals.source_gone(source.name());
+            }
+            stays
+        });
         if self.sources.iter().any(Source::is_changing) {
             return;
         }
         if let Some(Change { began, before, reply: Some(reply) }) = self.change.take() {
             let took_ms = began.elapsed().as_millis() as u64;
+            vitals.reloaded("active");
             let _ = reply.send(Ok(Swapped { generation: active.generation.hash, before, took_ms }));
         }
         self.probation.take_if(|probation| probation.until <= Instant::now());
@@ -365,6 +381,7 @@ impl Daemon<'_> {
         let Some(Probation { back_to, .. }) = self.probation.take() else { return Ok(()) };
         let failed = self.generations.active().generation.hash;
         tracing::error!(generation = %failed, why, "the new generation is taken back");
+        self.recorder.vitals().reloaded("rolled_back");
         let book = self.recorder.book();
         let prepared: Result<Vec<Prepared>, PipelineError> =
             back_to.generation.units.iter().map(|unit: &Unit| Prepared::new(unit, &book)).collect();

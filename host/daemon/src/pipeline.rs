@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Modules in reading order: [`source`] is a source at work, [`once`] runs sources that end and [`merge`] is their
-//! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, [`alerts`] says whom to
-//! tell, [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the stored bytes,
-//! [`series`] the table of numbers.
+//! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, `news` is what it tells
+//! of that and `alerts` whom, [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the
+//! stored bytes, [`series`] the table of numbers.
 
 mod alerts;
 pub mod calls;
@@ -16,6 +16,7 @@ pub mod feed;
 pub mod frames;
 pub mod journal;
 pub mod merge;
+mod news;
 pub mod once;
 pub mod record;
 pub mod recover;
@@ -166,6 +167,17 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Who failed, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            PipelineError::State(_) => "state",
+            PipelineError::Transport(_) => "transport",
+            PipelineError::Policy(_) => "policy",
+            PipelineError::Plugin { .. } => "plugin",
+            PipelineError::Corrupt { .. } => "stored_data",
+        }
+    }
+
     /// Stored content that is missing or unreadable.
     pub fn corrupt(what: &str, why: impl ToString) -> Self {
         PipelineError::Corrupt { what: what.to_owned(), why: why.to_string() }

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod file;
 pub mod http;
 pub mod mqtt;
+mod probe;
 pub mod send;
 pub mod socket;
 mod tls;

@@ -1,10 +1,10 @@
 //! Makes the pages that repeat what the source says, so that they can be compared with it.
 //!
-//! So far that is the reference of the config: every struct of settings in `host/daemon/src/config` is a section, every
+//! The reference of the metrics is made by [`super::metrics`]. The reference of the config is made here: every struct of settings in `host/daemon/src/config` is a section, every
 //! public field a key, every comment its meaning. A key that is read and that no field stands for is told.
 
-use super::Finding;
 use super::tree::{File, Tree};
+use super::{Finding, metrics};
 
 /// The reference of the config.
 const CONFIG_PAGE: &str = "docs/reference/config.md";
@@ -31,7 +31,9 @@ const READERS: [&str; 6] = [".need(\"", ".or(\"", ".optional(\"", ".whole(\"", "
 /// Every generated file as it should be now: path and text.
 pub(super) fn pages(tree: &Tree) -> Vec<(&'static str, String)> {
     // A tree without the source is a fixture of another rule.
-    if tree.file(CONFIG_FILE).is_none() { Vec::new() } else { vec![(CONFIG_PAGE, config_page(tree))] }
+    let config = tree.file(CONFIG_FILE).map(|_| (CONFIG_PAGE, config_page(tree)));
+    let metrics = metrics::page(tree).map(|page| (metrics::PAGE, page));
+    config.into_iter().chain(metrics).collect()
 }
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -155,6 +157,7 @@ fn value(name: &str, kind: &str) -> String {
         "Name" => "name".to_owned(),
         "String" => "text".to_owned(),
         "Pattern" => "pattern".to_owned(),
+        "SocketAddr" => "address and port".to_owned(),
         "SecretRef" => "secret reference".to_owned(),
         "" | "LatePolicy" | "DocumentKind" => "word".to_owned(),
         _ => "mapping".to_owned(),

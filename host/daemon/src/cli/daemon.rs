@@ -15,9 +15,8 @@ use serde::Serialize;
 
 use super::evidence::write_pack;
 use super::session::Inside;
-use super::{Done, Failure, Global, STATE_FILE, open_state, progress, signals, socket, tell};
+use super::{Done, Failure, Global, STATE_FILE, open_state, progress, serve, signals, socket, tell};
 use crate::case::Case;
-use crate::clock;
 use crate::config::{Config, ConfigFile, TransportConfig};
 use crate::daemon::reload::Reloader;
 use crate::daemon::{self, Built, Generations, Live, watch_files};
@@ -32,6 +31,7 @@ use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
 use crate::pipeline::source::Watch;
 use crate::state::{Commit, State};
 use crate::systemd::Systemd;
+use crate::telemetry::{Phase, Vitals};
 
 /// Orders that wait for the loop of the daemon: each asker has one, and askers are few.
 const QUEUE_ORDERS: usize = 16;
@@ -49,6 +49,13 @@ pub(crate) struct DaemonArgs {
     /// Stop when all sources have ended.
     #[arg(long)]
     once: bool,
+}
+
+impl DaemonArgs {
+    /// Whether it runs until it is told to stop.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.once
+    }
 }
 
 /// Runs the daemon.
@@ -134,7 +141,7 @@ pub(crate) fn run_once(
     let dispatcher = (lane == LIVE).then(|| dispatch(&mut recorder, sinks)).transpose()?;
     // A run that ends by itself is nobody's service.
     let systemd = Systemd::default();
-    let mut talk = Talk { shown, quiet: true, dispatcher, packer: None, bar, systemd };
+    let mut talk = Talk { shown, dispatcher, packer: None, bar, systemd };
     let ended =
         once::run(&mut recorder, &units, FeedLimits::of(&file.config), &|| is_asked.name().is_some(), &mut talk);
     let why = is_asked.name().map_or_else(|| "all sources have ended".to_owned(), |name| format!("asked to by {name}"));
@@ -148,8 +155,12 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let systemd = Systemd::of_process();
     systemd.recovering(std::fs::metadata(file.config.state.join(STATE_FILE)).map_or(0, |m| m.len()));
     let (state, signer) = open_state(&file.config)?;
+    let vitals = Arc::new(Vitals::new());
+    let served = serve::serve(file, &vitals)?;
+    vitals.enter(Phase::Recovering);
     let limits = CommitLimits::of(&file.config, true);
     let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
+    recorder.watched_by(vitals);
     log_start(&mut recorder, generation)?;
 
     let generations = Arc::new(Generations::new(Arc::clone(&built)));
@@ -173,9 +184,9 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let dispatcher = Some(dispatch(&mut recorder, sinks)?);
     systemd.status(&format!("reading {} sources", generation.units.len()));
     let (packer, bar) = (Some(packer), ProgressBar::hidden());
-    let mut talk = Talk { shown, quiet: false, dispatcher, packer, bar, systemd };
+    let mut talk = Talk { shown, dispatcher, packer, bar, systemd };
     let ended = daemon::run(&mut recorder, &generations, &ordered, &mut talk);
-    drop(until);
+    drop((until, served));
     let config = generations.active().file.config.clone();
     talk.end(ended, config).map(|summary| (summary, recorder))
 }
@@ -317,7 +328,6 @@ impl Packer {
 /// Tells the operator what happened.
 struct Talk {
     shown: Shown,
-    quiet: bool,
     /// Of the live lane alone.
     dispatcher: Option<Dispatcher>,
     /// Where cases are packed at once: a run over old files packs at its end.
@@ -330,6 +340,7 @@ impl Talk {
     fn end(self, ended: Result<String, PipelineError>, config: Config) -> Result<Summary, Failure> {
         self.systemd.stopping();
         self.bar.finish_and_clear();
+        let is_once = self.packer.is_none();
         if let Some(packer) = self.packer {
             packer.end();
         }
@@ -340,7 +351,7 @@ impl Talk {
             Err(e) => (chain(&e), Err(e)),
         };
         if let Some(dispatcher) = self.dispatcher {
-            let left = dispatcher.drain(if self.quiet { DRAIN_ONCE } else { DRAIN_STOP })?;
+            let left = dispatcher.drain(if is_once { DRAIN_ONCE } else { DRAIN_STOP })?;
             for left in &left {
                 tell(&waiting(left));
             }
@@ -362,11 +373,6 @@ impl Watch for Talk {
     fn committed(&mut self, _: &mut Recorder, outcome: Outcome) -> Result<(), PipelineError> {
         for d in &outcome.notable {
             *self.shown.notable.entry(d.status.to_string()).or_default() += 1;
-            if !self.quiet && d.status != d.previous {
-                let reason = d.findings.first().map_or("", |f| f.reason.as_str());
-                let (end, asset) = (clock::rfc3339(d.end_ns), neutralise(&d.asset));
-                tell(&format!("{end} {} {asset} {}: {}\n", d.status, d.check, neutralise(reason)));
-            }
         }
         self.shown.cases.extend(outcome.cases.iter().map(|c| c.id.clone()));
         if let Some(packer) = self.packer.as_ref().filter(|_| !outcome.cases.is_empty()) {

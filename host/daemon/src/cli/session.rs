@@ -18,6 +18,7 @@ use crate::daemon::Order;
 use crate::daemon::reload::Reloader;
 use crate::keys::Signer;
 use crate::state::State;
+use crate::telemetry::log::tell;
 
 /// Longest wait for the loop of the daemon to do a small thing, s.
 const ANSWER_SEC: u64 = 30;
@@ -90,7 +91,7 @@ pub(crate) fn say(stream: Stream, text: &str) {
     match stream {
         _ if told => {}
         Stream::Out => drop(std::io::stdout().write_all(text.as_bytes())),
-        Stream::Err => drop(std::io::stderr().write_all(text.as_bytes())),
+        Stream::Err => tell(text),
     }
 }
 

@@ -74,7 +74,7 @@ fn every_mistake_is_shown_at_its_place_with_the_way_out() {
         "require_signed: false",
         "colour: red",
         "unknown key `colour` @:16:1 | known here: program, state, plugins_dir, policies_dir, require_signed, \
-         trusted_publishers, asset_label, sources, normalizers, sinks, checks, severity, event_time, limits, evidence",
+         trusted_publishers, asset_label, sources, normalizers, sinks, checks, severity, event_time, limits, evidence, http",
     );
     check(
         "    plugin: schema-map",
@@ -320,4 +320,29 @@ fn numbers_follow_the_core_schema() {
     for text in ["18446744073709551616", "1e999", "-.inf", ".NaN", "0xfffffffffffffffffffffffffffffffffffff"] {
         assert_eq!(read(text).1, 1, "{text}");
     }
+}
+
+#[test]
+fn health_is_served_to_this_machine_alone_unless_told_otherwise() {
+    let http = |text: &str| load(format!("{GOOD}http: {text}\n"));
+    assert_eq!(load(GOOD).unwrap().config.http, None);
+    let default = http("{}").unwrap().config.http.unwrap();
+    assert_eq!((default.listen.to_string().as_str(), default.allow_remote), ("127.0.0.1:9464", false));
+    assert_eq!(http("{ listen: \"[::1]:0\" }").unwrap().config.http.unwrap().listen.port(), 0);
+    let refused = |text: &str, want: &str| check_text(format!("{GOOD}http: {text}\n"), want);
+    refused(
+        "{ listen: \"0.0.0.0:9464\" }",
+        "`0.0.0.0` is reached by other machines @:17:17 | listen on 127.0.0.1, or write `allow_remote: true` where the \
+         network keeps strangers out",
+    );
+    for text in ["9464", "localhost:9464", "127.0.0.1"] {
+        refused(
+            &format!("{{ listen: \"{text}\" }}"),
+            &format!(
+                "`{text}` is no address with a port @:17:17 | write it as 127.0.0.1:9464 or [::1]:9464; port 0 takes a free one"
+            ),
+        );
+    }
+    let warned = http("{ listen: \"0.0.0.0:9464\", allow_remote: true }").unwrap().warnings.render(false);
+    assert!(warned.contains("other machines can ask for health and metrics"), "{warned}");
 }

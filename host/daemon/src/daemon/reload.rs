@@ -102,6 +102,7 @@ impl Reloader {
         let fixed = [
             ("program", active.file.config.program == file.config.program),
             ("state", active.file.config.state == file.config.state),
+            ("http", active.file.config.http == file.config.http),
         ];
         let mut found = Diagnostics::new();
         for (key, _) in fixed.iter().filter(|(_, same)| !same) {

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::generation::{Part, Unit, transport_options};
 use crate::plugin::{Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, SourceInstance};
 use crate::state::DeliveryRows;
+use crate::telemetry::Probe;
 use crate::transport::mqtt::Digest;
 use crate::transport::{MqttHandle, Position, Transport, TransportOptions};
 
@@ -115,6 +116,7 @@ pub struct Feed {
     orders: Sender<Order>,
     /// Of a subscription.
     handle: Option<MqttHandle>,
+    probe: Option<Probe>,
 }
 
 /// What a reader is told.
@@ -176,7 +178,7 @@ impl Feed {
         let options = transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)?;
         let is_live = !matches!(&options, TransportOptions::File(file) if !file.follow);
         let transport = Transport::open(options, position.as_ref(), delivered)?;
-        let handle = transport.handle();
+        let (handle, probe) = (transport.handle(), transport.probe());
         let Prepared { mut source, workers } = Prepared::new(unit, book)?;
         // What comes now is behind the end of the last run: the source ends anew, and is sealed again.
         let cursor = Cursor { ended: false, ..resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() }) };
@@ -205,7 +207,7 @@ impl Feed {
         };
         tracing::debug!(source = unit.name, "reading");
         spawn("hb-source", move || reader.run())?;
-        Ok(Feed { turns, turn: 0, next_turns: None, control, orders, handle })
+        Ok(Feed { turns, turn: 0, next_turns: None, control, orders, handle, probe })
     }
 
     /// Lets other plugins take over while the transport stays as it is; [`Next::Swapped`] says when they have. The
@@ -255,6 +257,11 @@ impl Feed {
     /// Makes `select` wait for the next batch too.
     pub fn select<'a>(&'a self, select: &mut Select<'a>) {
         select.recv(&self.turns[self.turn]);
+    }
+
+    /// How to ask its transport how it stands; whoever takes it asks.
+    pub fn take_probe(&mut self) -> Option<Probe> {
+        self.probe.take()
     }
 
     /// Whether the transport waits for a commit: a broker sends only so much without an acknowledgement.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use hb_engine::decision::{Decision, Severity, Status};
+use hb_engine::decision::{Decision, Status};
 use hb_engine::engine::{Effect, Engine, Input, Refusal, TICK_NS};
 use hb_engine::partition::PartitionInput;
 use hb_engine::spec::{EngineSpec, LatePolicy};
@@ -17,6 +17,7 @@ use hb_log::hash::Hash;
 
 use super::alerts::Alerting;
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
+use super::news::{self, News};
 use super::recover::{Recovered, core_name, load_baseline, recover};
 use super::series::SeriesBook;
 use super::{Normalized, PipelineError, frames};
@@ -28,6 +29,7 @@ use crate::generation::{Generation, policies_of};
 use crate::keys::Signer;
 use crate::policy::PolicySet;
 use crate::state::{Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow, State};
+use crate::telemetry::Vitals;
 
 /// The lane of what sources bring; other lanes are offline runs.
 pub const LIVE: &str = "live";
@@ -109,6 +111,9 @@ pub struct Recorder {
     outcome: Outcome,
     /// What is durable and nobody was told yet.
     durable: Outcome,
+    vitals: Arc<Vitals>,
+    /// What the pending commit will add to them.
+    news: News,
 }
 
 impl Recorder {
@@ -154,6 +159,8 @@ impl Recorder {
             quarantine: BTreeMap::new(),
             outcome: Outcome::default(),
             durable: Outcome::default(),
+            vitals: Arc::default(),
+            news: News::default(),
         };
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
@@ -175,6 +182,7 @@ impl Recorder {
         self.pending.blobs.extend(generation.blobs.iter().cloned());
         self.log("generation", generation.entry(before, author, reason));
         self.remember(Swap::active(generation.hash, before, author, reason));
+        news::tell_swap(generation.hash, &self.lane, author, reason);
         if before != Some(generation.hash) {
             self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
         }
@@ -259,9 +267,21 @@ impl Recorder {
         &self.signer
     }
 
+    /// Tells `vitals` from now on what happens, instead of its own.
+    pub fn watched_by(&mut self, vitals: Arc<Vitals>) {
+        self.vitals = vitals;
+    }
+
+    /// The numbers and reasons of whoever records.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
     /// Takes one normalized batch; commits when a limit is reached.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
         self.since.get_or_insert_with(Instant::now);
+        self.news.received = Some(news::received(&batch));
+        let mut taken = news::taken(&batch);
         self.count("frames", batch.frames.len() as u64);
         self.count("samples", batch.columns.len() as u64);
         self.count("events", batch.events.len() as u64);
@@ -303,6 +323,10 @@ impl Recorder {
         let name = cursor_name(&self.lane, &batch.source);
         self.pending.cursors.retain(|c| c.0 != name);
         self.pending.cursors.push((name, cursor));
+        self.news.received = None;
+        taken.refused = std::mem::take(&mut self.news.refused);
+        taken.clock_ns = self.clock_of(&batch.source);
+        self.vitals.took(&batch.source, &taken);
         if self.samples >= self.limits.samples || self.frame_bytes >= COMMIT_FRAME_BYTES {
             self.commit()?;
         }
@@ -388,6 +412,8 @@ impl Recorder {
         }
         tracing::debug!(lane = self.lane, seq = self.engine.seq(), samples = self.samples, "committing");
         let has_documents = !commit.outbox.is_empty();
+        let mut news = std::mem::take(&mut self.news);
+        let (begin, dead) = (Instant::now(), commit.dead.len() as u64);
         let cases = &mut self.outcome.cases;
         let behind = |first_entry: u64| {
             // Only now is it known where in the log they stand: others write to it too.
@@ -397,9 +423,12 @@ impl Recorder {
             commit.cases.extend(cases.iter().map(|case| (case.id.clone(), cbor::encode(case))));
             commit
         };
-        let committed = self.state.commit_behind(behind, &self.signer)?;
+        let committed = self.state.commit_behind(behind, &self.signer).inspect_err(|_| self.vitals.commit_failed())?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
+        // Whoever delivers is told first: an alert waits for nobody.
         self.bell.iter().filter(|_| has_documents).for_each(|bell| bell());
+        self.vitals.committed(&news.durable(begin.elapsed(), &self.outcome, dead, committed.checkpoint.size));
+        news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
         self.samples = 0;
@@ -442,8 +471,12 @@ impl Recorder {
         self.since.get_or_insert_with(Instant::now);
         let seq = self.engine.seq() + 1;
         self.pending.journal.push(JournalRow { seq, count: 1, bytes: journal::encode_other(stored) });
+        let received = self.news.received;
+        // What the clock closes is waited for from now on.
+        self.news.received.get_or_insert_with(Instant::now);
         let effects = self.engine.step(input, &mut self.judge);
         self.absorb(effects);
+        self.news.received = received;
     }
 
     fn flush_columns(&mut self) {
@@ -467,6 +500,7 @@ impl Recorder {
                 }
                 Effect::Refused { why, ordinal, series, time_ns, value } => {
                     self.count("refused", 1);
+                    self.news.refused += 1;
                     let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
                     if why == Refusal::Late && self.spec.late == LatePolicy::SideOutput {
                         let (plugin, cause) = ("engine".to_owned(), why.as_str().to_owned());
@@ -493,6 +527,7 @@ impl Recorder {
 
     fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
         self.count(counter_of(decision.status), 1);
+        self.news.decided(decision.status);
         self.pending.decisions.push(DecisionRow {
             id: hash,
             asset: decision.asset.clone(),
@@ -510,7 +545,7 @@ impl Recorder {
         self.name_passed();
         // From the first entry of the commit.
         let entry = self.pending.entries.len() as u64;
-        self.log("decision", decision_entry(hash, &decision));
+        self.log("decision", news::decision_entry(hash, &decision));
         if decision.status == Status::Fail && decision.previous != Status::Fail {
             let case = Case::open(hash, &decision, entry);
             self.log("case.opened", text_map(&[("case", &case.id)]));
@@ -522,6 +557,7 @@ impl Recorder {
             self.alert(hash, &decision, None);
         }
         self.outcome.notable.push(decision);
+        self.news.notable.push(hash);
     }
 
     /// Adds to the pending commit what the decision means for alerts and sinks.
@@ -555,27 +591,6 @@ impl Recorder {
 /// Key of a source's cursor: lanes do not share positions.
 pub fn cursor_name(lane: &str, source: &str) -> String {
     format!("{lane}/{source}")
-}
-
-/// Body of the log entry that records a decision in full.
-pub fn decision_entry(hash: Hash, d: &Decision) -> Value {
-    let mut body = vec![(Value::Text("decision".into()), Value::Bytes(hash.as_bytes().to_vec()))];
-    let severity = d.severity.map_or("", Severity::as_str);
-    let baseline = d.baseline.as_ref().map_or(String::new(), |b| format!("{} v{}", b.tag, b.version));
-    let texts = [
-        ("program", d.program.as_str()),
-        ("lane", &d.lane),
-        ("asset", &d.asset),
-        ("check", &d.check),
-        ("status", d.status.as_str()),
-        ("previous", d.previous.as_str()),
-        ("severity", severity),
-        ("baseline", &baseline),
-    ];
-    body.extend(texts.map(|(k, v)| (Value::Text(k.into()), Value::Text(v.into()))));
-    body.push((Value::Text("start_ns".into()), Value::Integer(d.start_ns.into())));
-    body.push((Value::Text("end_ns".into()), Value::Integer(d.end_ns.into())));
-    Value::Map(body)
 }
 
 /// A map of texts, as the body of a log entry.

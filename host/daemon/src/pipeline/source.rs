@@ -10,6 +10,7 @@ use hb_log::cbor;
 use super::feed::{Feed, FeedLimits, Next, Prepared, Resume};
 use super::record::{Outcome, Recorder, cursor_name};
 use super::{Cursor, PipelineError};
+use crate::diagnostic::chain;
 use crate::generation::{Unit, transport_options};
 use crate::transport::Position;
 use crate::transport::mqtt::Digest;
@@ -116,11 +117,12 @@ impl Source {
         // It resumes from what is durable.
         recorder.commit()?;
         match Running::start(recorder, &self.unit, self.limits) {
-            Ok(running) => {
+            Ok(mut running) => {
+                recorder.vitals().source_up(&self.unit.name, running.feed.take_probe());
                 self.state = SourceState::Running(Box::new(running));
                 Ok(Turn::default())
             }
-            Err(e) => self.fail(e),
+            Err(e) => self.fail(recorder, e),
         }
     }
 
@@ -148,7 +150,7 @@ impl Source {
             Next::Idle => {}
             Next::Swapped => self.change = Change::None,
             Next::Ended => self.ended(recorder),
-            Next::Failed(e) => return self.fail(e),
+            Next::Failed(e) => return self.fail(recorder, e),
         }
         Ok(turn)
     }
@@ -225,6 +227,7 @@ impl Source {
             // It was ended, it has not come to its end: no window waits for what is never read.
             Change::Leaving => {}
             Change::None | Change::Plugins => {
+                recorder.vitals().source_ended(&self.unit.name);
                 if let SourceState::Running(running) = state {
                     end(recorder, &self.unit, running.last);
                 }
@@ -232,7 +235,7 @@ impl Source {
         }
     }
 
-    fn fail(&mut self, error: PipelineError) -> Result<Turn, PipelineError> {
+    fn fail(&mut self, recorder: &Recorder, error: PipelineError) -> Result<Turn, PipelineError> {
         if let PipelineError::State(_) = error {
             return Err(error);
         }
@@ -247,6 +250,7 @@ impl Source {
         let wait_ms = (RESTART_MS << self.failures.min(16)).min(RESTART_MS_MAX);
         self.failures += 1;
         let source = self.unit.name.as_str();
+        recorder.vitals().source_down(source, error.kind(), &chain(&error));
         tracing::error!(source, %error, wait_ms, "the source failed and is started again after a while");
         self.state = SourceState::Down(Instant::now() + Duration::from_millis(wait_ms));
         Ok(Turn { failed: Some(error), ..Turn::default() })
