@@ -7,16 +7,21 @@
 //! Modules in reading order: [`source`] is a source at work, [`once`] runs sources that end and [`merge`] is their
 //! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, [`recover`] rebuilds an
 //! engine from what is stored, [`journal`] and [`frames`] are the stored bytes, [`series`] the table of numbers.
+//! [`learn`] makes baselines of what is stored, [`schedule`] says when; [`export`] tells where a lane stands.
 
 pub mod calls;
 mod column;
+pub mod export;
 pub mod feed;
 pub mod frames;
 pub mod journal;
+pub mod learn;
 pub mod merge;
 pub mod once;
 pub mod record;
 pub mod recover;
+mod retain;
+pub mod schedule;
 pub mod series;
 pub mod source;
 
@@ -143,6 +148,9 @@ pub enum PipelineError {
     /// A policy.
     #[error(transparent)]
     Policy(#[from] MissingPolicy),
+    /// What is asked for was removed, because it was old.
+    #[error("{0} was removed to keep within limits.max_state_mb")]
+    Gone(String),
     /// A plugin that fails on every call, so that nothing can pass it.
     #[error("plugin `{plugin}` of source `{source_name}` gave up: {fault}")]
     Plugin {

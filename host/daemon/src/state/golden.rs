@@ -106,6 +106,7 @@ fn golden_commit() -> Commit {
         baselines: vec![BaselineRow { version: 2, hash: Hash::of(b"base"), meta: text("meta") }],
         tags: vec![("golden".to_owned(), 2)],
         meta: vec![name_of(4)],
+        ..Commit::default()
     }
 }
 
