@@ -14,6 +14,7 @@ mod live;
 mod plugins;
 mod readme;
 mod reload;
+mod retain;
 mod sinks;
 mod sources;
 mod verbs;

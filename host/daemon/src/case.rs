@@ -53,6 +53,16 @@ impl Case {
     }
 }
 
+/// Name of the note that a case was packed.
+pub fn packed_name(case: &str) -> String {
+    format!("packed/{case}")
+}
+
+/// Name of the value that says how a case was sealed.
+pub fn seal_name(case: &str) -> String {
+    format!("seal/{case}")
+}
+
 /// What is kept of a case from the moment it is opened, so that its pack needs no replay: the pinned snapshot of the
 /// asset and the inputs since then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +73,9 @@ pub struct Held {
     pub snapshot_seq: u64,
     /// The blob with the inputs, in canonical CBOR.
     pub inputs: Hash,
+    /// The first journal input that is kept for it: the first behind the checkpoint before.
+    #[serde(default)]
+    pub from_seq: u64,
 }
 
 impl Held {

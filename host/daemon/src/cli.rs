@@ -3,6 +3,7 @@
 mod alert;
 mod analyze;
 mod baseline;
+mod cases;
 mod daemon;
 mod evidence;
 mod generation;
@@ -36,6 +37,7 @@ use crate::config::{Config, ConfigFile, Name, Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
+use crate::pipeline::schedule::ScheduleOptions;
 use crate::state::{Options, State, StateError};
 use crate::telemetry::log::{self as lines, LogOptions};
 
@@ -139,6 +141,9 @@ enum Verb {
     /// Re-execute the decision of an evidence pack and compare it byte for byte; needs no state.
     #[command(after_help = "Example: hb replay evidence_case-1f00ba4")]
     Replay(evidence::ReplayArgs),
+    /// Which cases are kept whatever their age.
+    #[command(subcommand, after_help = "Example: hb cases pin case-1f00ba4")]
+    Cases(cases::CasesVerb),
     /// Stored runs.
     #[command(subcommand, after_help = "Example: hb runs list")]
     Runs(show::RunsVerb),
@@ -246,6 +251,7 @@ fn perform(cli: &Cli) -> Done {
         Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(global, a),
         Verb::Verify(a) => evidence::verify(global, a),
         Verb::Replay(a) => evidence::replay(global, a),
+        Verb::Cases(v) => cases::run(global, v),
         Verb::Runs(show::RunsVerb::List) => show::runs(global),
         Verb::Log(v) => log::run(global, v),
         Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),
@@ -325,6 +331,7 @@ impl From<StateError> for Failure {
         let code = match &e {
             StateError::Locked { .. } | StateError::Version { .. } => exit::CONFIG,
             StateError::Corrupt { .. } | StateError::Refused { .. } => exit::BUG,
+            StateError::Forgotten { .. } => exit::DATA,
             _ => exit::IO,
         };
         let locked = if let StateError::Locked { dir, .. } = &e { Some(dir.clone()) } else { None };
@@ -352,6 +359,10 @@ impl From<PipelineError> for Failure {
                 Failure::new(exit::IO, Diagnostic::error(Area::Transport, chain(&e)).help(help))
             }
             PipelineError::Plugin { .. } => Failure::new(exit::CONFIG, Diagnostic::error(Area::Plugin, chain(&e))),
+            PipelineError::Gone(_) => {
+                let d = Diagnostic::error(Area::State, e.to_string());
+                Failure::new(exit::DATA, d.help("only cases keep what they were made from; `hb cases list` shows them"))
+            }
             PipelineError::Policy(_) | PipelineError::Corrupt { .. } => {
                 Failure::new(exit::BUG, Diagnostic::error(Area::State, chain(&e)))
             }
@@ -425,13 +436,34 @@ impl Global {
     }
 }
 
+/// What is learned by itself, from the config; waited for in a run that ends.
+fn schedule_options(config: &Config, waits: bool) -> ScheduleOptions {
+    let schedule = &config.schedule;
+    ScheduleOptions {
+        rolling: schedule.rolling_baseline.as_ref().map(|r| (r.window_ns, r.every_ns)),
+        first_after_ns: schedule.first_baseline_after_ns,
+        first_tag: schedule.baseline_tag.as_ref().map_or("golden", Name::as_str).to_owned(),
+        waits,
+    }
+}
+
+/// How a state is kept, from the config.
+fn state_options(config: &Config) -> Options {
+    Options {
+        cap_bytes: u64::from(config.limits.max_state_mb) << 20,
+        log_cap_bytes: u64::from(config.limits.max_audit_log_mb) << 20,
+        waits_for_packs: config.evidence.on_fail,
+        ..Options::default()
+    }
+}
+
 /// The state and its key, for a verb that writes. A key is made for a log that nobody signed yet and no other: one that
 /// is gone was lost or taken, and to go on under another is the operator's decision.
 fn open_state(config: &Config) -> Result<(State, Arc<Signer>), Failure> {
     if let Some((inside, _)) = session::inside() {
         return Ok((inside.state, inside.signer));
     }
-    let state = State::open(&config.state, Options::default())?;
+    let state = State::open(&config.state, state_options(config))?;
     let signer = match Signer::load(&config.state) {
         Err(KeyError::Missing(_)) if state.reader()?.checkpoint()?.is_none() => Signer::init(&config.state)?,
         Err(KeyError::Missing(path)) => {
@@ -458,7 +490,7 @@ fn existing_state(config: &Config) -> Result<State, Failure> {
         let help = "run `hb daemon` or `hb baseline create` first, or name another with --state";
         return Err(Failure::new(exit::CONFIG, Diagnostic::error(Area::State, message).help(help)));
     }
-    Ok(State::open(&config.state, Options::default())?)
+    Ok(State::open(&config.state, state_options(config))?)
 }
 
 /// Public keys from their files.

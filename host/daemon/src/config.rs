@@ -22,6 +22,7 @@ pub mod limits;
 pub mod name;
 pub mod pipeline;
 mod read;
+pub mod schedule;
 pub mod secret;
 pub mod template;
 pub mod transport;
@@ -33,6 +34,7 @@ pub use http::HttpConfig;
 pub use limits::{EvidenceConfig, LimitsConfig};
 pub use name::Name;
 pub use pipeline::{DocumentKind, NormalizerConfig, OutputConfig, RetryConfig, SinkConfig, SourceConfig};
+pub use schedule::{RollingConfig, ScheduleConfig};
 pub use secret::{Secret, SecretRef};
 pub use transport::{
     ExecTransportConfig, FileTransportConfig, MqttTransportConfig, SocketTransportConfig, TransportConfig,
@@ -73,6 +75,8 @@ pub struct Config {
     pub checks: Vec<CheckConfig>,
     /// Policy that names severities. Default: none, so that nothing alerts.
     pub severity: Option<RuleConfig>,
+    /// How often is judged, and what is learned by itself.
+    pub schedule: ScheduleConfig,
     /// How event time is kept.
     pub event_time: EventTimeConfig,
     /// Upper bounds.
@@ -185,6 +189,7 @@ impl ConfigFile {
         let mut files = Vec::new();
         if let Some(config) = &mut config {
             check_names(config, &root, &mut reader);
+            checks::fill_in(&mut config.checks, &config.schedule, &root, &mut reader);
             checks::check_against(&config.checks, &config.limits.caps(), &root, &mut reader);
             files = read_files(config, &root, &mut reader);
             if !reader.out.has_errors() {
@@ -224,6 +229,7 @@ fn read_config(root: &Node, surroundings: &Surroundings, reader: &mut Reader<'_>
     let sinks = f.or("sinks", Vec::new(), reader);
     let checks = f.or("checks", Vec::new(), reader);
     let severity = f.optional("severity", reader);
+    let schedule = f.or("schedule", ScheduleConfig::default(), reader);
     let event_time = f.or("event_time", EventTimeConfig::default(), reader);
     let limits = f.or("limits", LimitsConfig::default(), reader);
     let packs = reader.resolve(limits::DEFAULT_EVIDENCE_DIR.as_ref());
@@ -243,6 +249,7 @@ fn read_config(root: &Node, surroundings: &Surroundings, reader: &mut Reader<'_>
         sinks: sinks?,
         checks: checks?,
         severity: severity?,
+        schedule: schedule?,
         event_time: event_time?,
         limits: limits?,
         evidence: evidence?,

@@ -3,6 +3,8 @@
 //! What the engine was fed is kept when a case is opened; for any other decision the lane is replayed up to it. A pack
 //! is sealed once, at a position of the log that is stored, and the same case gives the same bytes again.
 
+pub mod shelf;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use hb_log::pack::{self, names};
 use hb_log::sign::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Held};
+use crate::case::{Case, Held, seal_name};
 use crate::clock;
 use crate::generation::{PartRecord, UnitRecord, policies_of};
 use crate::keys::Signer;
@@ -34,6 +36,9 @@ use crate::state::{Commit, DecisionFilter, Lookup, Reader, SignedHead, State};
 
 /// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
 const PACK_SAMPLES_MAX: usize = 500_000;
+
+/// Number of a lane's first journal input.
+const FIRST_INPUT: u64 = 1;
 
 /// Decisions of the asset that the pack's report speaks of at most, the newest ones: more than fit on a page.
 const REPORT_DECISIONS_MAX: usize = 100;
@@ -91,7 +96,7 @@ type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
 pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
     let reader = state.reader()?;
     let gathered = gather(&reader, case)?;
-    let stored: Option<Seal> = match reader.meta(&case.program, &seal_name(case))? {
+    let stored: Option<Seal> = match reader.meta(&case.program, &seal_name(&case.id))? {
         Some(bytes) => Some(cbor::decode(&bytes).map_err(|e| PipelineError::corrupt("seal", e))?),
         None => None,
     };
@@ -104,11 +109,12 @@ pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, Pipeli
         },
         None => reader.checkpoint()?.ok_or_else(|| PipelineError::corrupt("log", "it has no head"))?,
     };
-    let last = reader.entry(head.checkpoint.size.saturating_sub(1))?;
-    let last = last.ok_or_else(|| PipelineError::corrupt("log", "its last entry is gone"))?;
-    let time_ns = match &stored {
-        Some(seal) => seal.time_ns,
-        None => Entry::decode(&last).map_err(|e| PipelineError::corrupt("log", e))?.time_ns,
+    let time_ns = if let Some(seal) = &stored {
+        seal.time_ns
+    } else {
+        let last = reader.entry(head.checkpoint.size.saturating_sub(1))?;
+        let last = last.ok_or_else(|| PipelineError::corrupt("log", "its last entry is gone"))?;
+        Entry::decode(&last).map_err(|e| PipelineError::corrupt("log", e))?.time_ns
     };
     let mut payload = gathered;
     payload.insert(names::CUSTODY.to_owned(), custody(case, time_ns).into_bytes());
@@ -139,7 +145,7 @@ pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, Pipeli
         signature
     });
     if let Some(seal) = made {
-        let meta = vec![(seal_name(case), cbor::encode(&seal))];
+        let meta = vec![(seal_name(&case.id), cbor::encode(&seal))];
         state.commit(Commit { program: case.program.clone(), meta, ..Commit::default() }, signer)?;
     }
     Ok(files)
@@ -156,6 +162,8 @@ struct Made {
     bytes: Vec<u8>,
     /// Journal sequence number of the input that caused it.
     seq: u64,
+    /// The first that is kept with it.
+    from_seq: u64,
     state_before: Vec<u8>,
     inputs: Vec<PartitionInput>,
 }
@@ -181,10 +189,10 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
     put_generations(reader, &made.decision, &names_told, &mut put)?;
     put(names::SERIES, cbor::encode(&names_told.series));
     put(names::METRICS, metrics(&names_told, &made.inputs)?);
-    let packed = packed_frames(reader, case, &ordinals(&names_told, &made.inputs))?;
+    let packed = packed_frames(reader, case, &made, &ordinals(&names_told, &made.inputs))?;
     put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
     put(names::FRAMES, cbor::encode(&packed));
-    put_report(case, &history(reader, case, made.seq)?, &watch(reader, &made, &names_told)?, &mut put);
+    put_report(case, &history(reader, case, &made)?, &watch(reader, &made, &names_told)?, &mut put);
     put(names::STATE_BEFORE, made.state_before);
     Ok(files)
 }
@@ -202,6 +210,7 @@ fn held_from_the_start(reader: &Reader, case: &Case, held: &[u8]) -> Result<Made
         decision: cbor::decode(&row.bytes).map_err(|e| PipelineError::corrupt("decision", e))?,
         bytes: row.bytes,
         seq: row.seq,
+        from_seq: held.from_seq,
         state_before: snapshot.ok_or_else(|| missing("snapshot"))?.bytes,
         inputs: cbor::decode(&inputs).map_err(|e| PipelineError::corrupt("journal range", e))?,
     })
@@ -209,6 +218,9 @@ fn held_from_the_start(reader: &Reader, case: &Case, held: &[u8]) -> Result<Made
 
 /// Replays the lane from its beginning up to the decision: for decisions that opened no case.
 fn made_again(reader: &Reader, case: &Case) -> Result<Made, PipelineError> {
+    if reader.journal(&case.program, &case.lane, 0)?.next().transpose()?.is_none_or(|first| first.seq > FIRST_INPUT) {
+        return Err(PipelineError::Gone(format!("the journal that decision {} was made from", case.decision.short())));
+    }
     let mut found: Option<Made> = None;
     let mut snapshot = (Hash::ZERO, Vec::new());
     let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
@@ -220,7 +232,8 @@ fn made_again(reader: &Reader, case: &Case) -> Result<Made, PipelineError> {
                 Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => snapshot = (hash, bytes),
                 Effect::Decision { hash, decision, bytes, trace } if hash == case.decision => {
                     let (inputs, state_before) = (trace.unwrap_or_default(), snapshot.1.clone());
-                    found = Some(Made { decision: *decision, bytes, seq: engine.seq(), state_before, inputs });
+                    found =
+                        Some(Made { decision: *decision, bytes, seq: engine.seq(), from_seq: 0, state_before, inputs });
                     break;
                 }
                 _ => {}
@@ -237,12 +250,13 @@ fn made_again(reader: &Reader, case: &Case) -> Result<Made, PipelineError> {
     Ok(made)
 }
 
-/// The decisions of the case's check on its asset, up to the case's own, oldest first.
-fn history(reader: &Reader, case: &Case, seq: u64) -> Result<Vec<(Hash, Decision)>, PipelineError> {
+/// The decisions of the case's check on its asset that are kept with it, up to the case's own, oldest first.
+fn history(reader: &Reader, case: &Case, made: &Made) -> Result<Vec<(Hash, Decision)>, PipelineError> {
     let filter = DecisionFilter {
         asset: Some(case.asset.clone()),
         check: Some(case.check.clone()),
-        to_seq: Some(seq),
+        from_seq: made.from_seq,
+        to_seq: Some(made.seq),
         newest_first: true,
         ..DecisionFilter::default()
     };
@@ -319,12 +333,13 @@ fn metrics(told: &Names, inputs: &[PartitionInput]) -> Result<Vec<u8>, PipelineE
 fn packed_frames(
     reader: &Reader,
     case: &Case,
+    made: &Made,
     wanted: &BTreeMap<String, BTreeSet<u64>>,
 ) -> Result<BTreeMap<String, Vec<PackedFrame>>, PipelineError> {
     let mut packed = BTreeMap::new();
     for (source, ordinals) in wanted {
         let (Some(&first), Some(&last)) = (ordinals.first(), ordinals.last()) else { continue };
-        let faults = faults(reader, case, source, first, last)?;
+        let faults = faults(reader, case, made, (source, first, last))?;
         let mut out = Vec::new();
         for block in reader.frames(&case.program, &case.lane, source, first, last + 1)? {
             let block = block?;
@@ -354,15 +369,17 @@ fn packed_frames(
 fn faults(
     reader: &Reader,
     case: &Case,
-    of: &str,
-    first: u64,
-    last: u64,
+    made: &Made,
+    (of, first, last): (&str, u64, u64),
 ) -> Result<BTreeMap<u64, String>, PipelineError> {
     use crate::pipeline::Stage;
     use crate::pipeline::journal::{Other, Row, decode};
     let mut faults = BTreeMap::new();
-    for row in reader.journal(&case.program, &case.lane, 0)? {
+    for row in reader.journal(&case.program, &case.lane, made.from_seq)? {
         let row = row?;
+        if row.seq > made.seq {
+            break;
+        }
         if let Some(Row::Other(Other::Fault { source, stage, ordinal, cause })) = decode(&row.bytes)
             && source == of
             && stage == Stage::Normalizer.as_str()
@@ -434,11 +451,22 @@ fn config_files(reader: &Reader, generation: Hash) -> Result<Vec<(String, Hash)>
 
 /// The log's entries that belong to a case: its decision, and what made generations and baselines active before.
 fn log_entries(reader: &Reader, case: &Case, size: u64) -> Result<Vec<Vec<u8>>, PipelineError> {
+    // Of each tag, what it named last before the case: a tag that rolls names another baseline every hour.
+    let mut named: BTreeMap<String, u64> = BTreeMap::new();
+    for item in reader.entries(0, case.entry)? {
+        let (index, bytes) = item?;
+        let entry = Entry::decode(&bytes).map_err(|e| PipelineError::corrupt("log", e))?;
+        let text = |name: &str| entry.field(name).and_then(|v| v.as_text());
+        if entry.kind == "baseline.active" && text("lane") == Some(&case.lane) {
+            named.insert(text("tag").unwrap_or_default().to_owned(), index);
+        }
+    }
     let mut entries = Vec::new();
     for item in reader.entries(0, size)? {
         let (index, bytes) = item?;
         let entry = Entry::decode(&bytes).map_err(|e| PipelineError::corrupt("log", e))?;
-        let context = matches!(entry.kind.as_str(), "generation" | "baseline.active") && index < case.entry;
+        let generation = entry.kind == "generation" && index < case.entry;
+        let context = generation || named.values().any(|&at| at == index);
         let opened = entry.kind == "case.opened"
             && entry.body.as_map().is_some_and(|m| m.iter().any(|(_, v)| v.as_text() == Some(&case.id)));
         if index == case.entry || context || opened {
@@ -559,10 +587,6 @@ fn environment() -> Environment {
 
 fn verify_text(case: &Case) -> String {
     include_str!("evidence/VERIFY.md").replace("{case}", &case.id).replace("{decision}", &case.decision.to_string())
-}
-
-fn seal_name(case: &Case) -> String {
-    format!("seal/{}", case.id)
 }
 
 /// Pretty JSON with a final line feed.

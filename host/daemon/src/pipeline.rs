@@ -7,19 +7,24 @@
 //! Modules in reading order: [`source`] is a source at work, [`once`] runs sources that end and [`merge`] is their
 //! order, [`feed`] brings normalized batches in frame order, [`record`] decides and commits, `news` is what it tells
 //! of that and `alerts` whom, [`recover`] rebuilds an engine from what is stored, [`journal`] and [`frames`] are the
-//! stored bytes, [`series`] the table of numbers.
+//! stored bytes, [`series`] the table of numbers. [`learn`] makes baselines of what is stored, [`schedule`] says when;
+//! [`export`] tells where a lane stands.
 
 mod alerts;
 pub mod calls;
 mod column;
+pub mod export;
 pub mod feed;
 pub mod frames;
 pub mod journal;
+pub mod learn;
 pub mod merge;
 mod news;
 pub mod once;
 pub mod record;
 pub mod recover;
+mod retain;
+pub mod schedule;
 pub mod series;
 pub mod source;
 
@@ -146,6 +151,9 @@ pub enum PipelineError {
     /// A policy.
     #[error(transparent)]
     Policy(#[from] MissingPolicy),
+    /// What is asked for was removed, because it was old.
+    #[error("{0} was removed to keep within limits.max_state_mb")]
+    Gone(String),
     /// A plugin that fails on every call, so that nothing can pass it.
     #[error("plugin `{plugin}` of source `{source_name}` gave up: {fault}")]
     Plugin {
@@ -174,7 +182,7 @@ impl PipelineError {
             PipelineError::Transport(_) => "transport",
             PipelineError::Policy(_) => "policy",
             PipelineError::Plugin { .. } => "plugin",
-            PipelineError::Corrupt { .. } => "stored_data",
+            PipelineError::Gone(_) | PipelineError::Corrupt { .. } => "stored_data",
         }
     }
 

@@ -15,16 +15,24 @@ mod crash;
 mod error;
 #[cfg(test)]
 mod golden;
+mod holds;
 mod host;
+mod lanes;
 mod lists;
 mod lock;
 mod log;
 mod outbox;
+mod prune;
+mod quarantine;
 mod reader;
+mod retain;
+#[cfg(test)]
+mod retain_tests;
 mod ring;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod value;
 mod write;
 
@@ -40,14 +48,17 @@ pub use self::commit::{
     OutboxDocument, QuarantineRow, Settled, Settlement, SnapshotRow,
 };
 pub use self::error::StateError;
+pub use self::holds::{HoldChange, HoldRow, Kept};
 pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
 pub use self::log::{LogProblem, LogSummary, SignedHead};
 pub use self::outbox::{OutboxRow, OutboxSum};
 pub use self::reader::{DecisionFilter, Lookup, Reader};
+pub use self::usage::Usage;
 
 use self::block::Packer;
 use self::host::{Identity, LastRun};
 use self::lock::StateLock;
+use self::usage::Tally;
 use self::write::Writer;
 use crate::keys::Signer;
 
@@ -67,6 +78,11 @@ const OUTBOX_CAP_ROWS: u64 = 10_000;
 /// Bytes of documents that wait for one sink.
 const OUTBOX_CAP_BYTES: u64 = 16 << 20;
 
+/// Bytes that compacting a file at the start may move: about four seconds on a slow disk.
+const COMPACT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a file that is worth compacting.
+const COMPACT_FILE_MIN: u64 = 64 << 20;
+
 const FILE_NAME: &str = "hb.redb";
 const NEW_FILE_NAME: &str = "hb.redb.new";
 
@@ -85,6 +101,12 @@ pub struct Options {
     pub outbox_cap_rows: u64,
     /// Bytes of documents that wait for one sink.
     pub outbox_cap_bytes: u64,
+    /// Bytes the state may need: at 80 % what is old goes, at 95 % nothing more may come.
+    pub cap_bytes: u64,
+    /// Bytes the log may need.
+    pub log_cap_bytes: u64,
+    /// Whether cases wait for their packs: until one is written, nothing that it is made from goes.
+    pub waits_for_packs: bool,
 }
 
 impl Default for Options {
@@ -96,6 +118,9 @@ impl Default for Options {
             quarantine_cap_items: QUARANTINE_CAP_ITEMS,
             outbox_cap_rows: OUTBOX_CAP_ROWS,
             outbox_cap_bytes: OUTBOX_CAP_BYTES,
+            cap_bytes: u64::MAX,
+            log_cap_bytes: u64::MAX,
+            waits_for_packs: false,
         }
     }
 }
@@ -133,6 +158,8 @@ struct Shared {
     place: Place,
     options: Options,
     opened: Opened,
+    /// As of the newest commit.
+    usage: Mutex<Usage>,
     /// Held from the beginning of a commit to its end.
     writing: Mutex<Writing>,
     _lock: Option<StateLock>,
@@ -177,8 +204,9 @@ impl State {
         let (database, identity, mut opened) = open_database(&place, &options)?;
         opened.created = created;
         let writing = Mutex::new(Writing { packer: Packer::new()?, poisoned: false });
+        let usage = Mutex::new(read_usage(&database, &options)?);
         let database = RwLock::new(Some(database));
-        Ok(Self(Arc::new(Shared { identity, database, place, options, opened, writing, _lock: lock })))
+        Ok(Self(Arc::new(Shared { identity, database, place, options, opened, usage, writing, _lock: lock })))
     }
 
     /// The host's id: 16 hex digits drawn when the state was created.
@@ -242,13 +270,24 @@ impl State {
         Ok(Reader { txn, identity: self.0.identity.clone() })
     }
 
+    /// What is needed of what is allowed, as of the newest commit.
+    pub fn usage(&self) -> Usage {
+        *self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The limits it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// The directory it lies in; none for one in memory.
+    pub fn dir(&self) -> Option<&Path> {
+        self.0.place.path.as_deref().and_then(Path::parent)
+    }
+
     /// Bytes the file takes on disk; never shrinks by itself.
     pub fn disk_bytes(&self) -> Result<u64, StateError> {
-        /// Unit of `st_blocks`, whatever the file system's own block size.
-        const STAT_BLOCK_BYTES: u64 = 512;
-        let Some(path) = &self.0.place.path else { return Ok(0) };
-        let meta = fs::metadata(path).map_err(StateError::world("measuring hb.redb"))?;
-        Ok(meta.blocks() * STAT_BLOCK_BYTES)
+        self.0.place.path.as_deref().map_or(Ok(0), blocks_bytes)
     }
 }
 
@@ -271,23 +310,37 @@ impl Shared {
         let txn = begin_write(self.database().as_ref().ok_or(StateError::Poisoned)?)?;
         let first = host::log_head(&txn.open_table(tables::HOST)?)?.map_or(0, |head| head.size);
         let mut commit = make(first);
-        let entries = std::mem::take(&mut commit.entries);
+        for hold in &mut commit.holds {
+            hold.entries.iter_mut().for_each(|entry| *entry += first);
+        }
+        let tally = Tally::default();
         let mut writer = Writer {
             txn: &txn,
             packer,
             identity: &self.identity,
             options: &self.options,
+            tally: &tally,
             program: &commit.program,
             lane: &commit.lane,
         };
         let written = writer.write(&commit).and_then(|()| {
-            let (first_entry, checkpoint, head) = log::append(&txn, &self.identity, entries, signer)?;
+            let (bytes, log_bytes) = usage::load(&txn)?;
+            let before = Usage { bytes, log_bytes, ..usage_of(&self.options) };
+            // Behind the commit's own entries: it may have counted on where those come.
+            let mut entries = std::mem::take(&mut commit.entries);
+            entries.extend(retain::slice(&txn, before, &tally)?);
+            let (pruned, is_log_full) = prune::slice(&txn, before, &tally)?;
+            entries.extend(pruned);
+            let (first_entry, checkpoint, head) = log::append(&txn, &self.identity, entries, signer, &tally)?;
+            let usage = Usage { is_log_full, ..tally.since(before) };
+            usage::store(&txn, usage)?;
             let txn = host::next_commit(&txn)?;
-            Ok(Committed { txn, first_entry, checkpoint, body: head.body, signature: head.signature })
+            Ok((Committed { txn, first_entry, checkpoint, body: head.body, signature: head.signature }, usage))
         });
         match written {
-            Ok(committed) => {
+            Ok((committed, usage)) => {
                 txn.commit()?;
+                *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;
                 Ok(committed)
             }
             Err(error) => {
@@ -336,9 +389,23 @@ fn create_facts(database: &Database) -> Result<(), StateError> {
     Ok(txn.commit()?)
 }
 
+/// What the options allow.
+fn usage_of(options: &Options) -> Usage {
+    Usage { cap_bytes: options.cap_bytes, log_cap_bytes: options.log_cap_bytes, ..Usage::default() }
+}
+
+/// What is needed, as the newest commit left it.
+fn read_usage(database: &Database, options: &Options) -> Result<Usage, StateError> {
+    let table = database.begin_read()?.open_table(tables::USAGE)?;
+    let number = |name| Ok::<u64, StateError>(usage::number(&table, name)?.unwrap_or(0));
+    Ok(Usage { bytes: number("rows")?, log_bytes: number("log")?, ..usage_of(options) })
+}
+
 /// Opens the database, verifies it if the machine went down under it, and notes that a run begins.
 fn open_database(place: &Place, options: &Options) -> Result<(Database, Identity, Opened), StateError> {
     let mut database = (place.open)(&builder(options))?;
+    complete(&database)?;
+    compact(&mut database, place)?;
     let (identity, last) = host::load(&database.begin_read()?.open_table(tables::HOST)?)?;
     let boot_id = (place.boot_id)();
     let unclean = !last.clean;
@@ -355,6 +422,48 @@ fn open_database(place: &Place, options: &Options) -> Result<(Database, Identity
         note_run(&database, &now)?;
     }
     Ok((database, identity, Opened { created: false, unclean, verified }))
+}
+
+/// Adds the tables of later releases to a state of an earlier one.
+fn complete(database: &Database) -> Result<(), StateError> {
+    match database.begin_read()?.open_table(tables::USAGE) {
+        Ok(_) => Ok(()),
+        Err(redb::TableError::TableDoesNotExist(_)) => {
+            let txn = begin_write(database)?;
+            tables::create_all(&txn)?;
+            Ok(txn.commit()?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the disk back what a file has too much, at the start alone and when it is worth it: more than half of the
+/// file is free, and what moves is at most [`COMPACT_BYTES_MAX`]. Otherwise free pages are used again in their turn.
+fn compact(database: &mut Database, place: &Place) -> Result<(), StateError> {
+    let Some(path) = &place.path else { return Ok(()) };
+    let table = database.begin_read()?.open_table(tables::USAGE)?;
+    let used = usage::number(&table, "rows")?.unwrap_or(0);
+    drop(table);
+    let on_disk = blocks_bytes(path)?;
+    if used > COMPACT_BYTES_MAX || on_disk < COMPACT_FILE_MIN || on_disk / 2 < used {
+        return Ok(());
+    }
+    match database.compact() {
+        Ok(_) => Ok(()),
+        Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+        // Nobody reads or writes yet; and a file that stays long is no reason not to start.
+        Err(error) => {
+            tracing::warn!(%error, "the state file was not compacted");
+            Ok(())
+        }
+    }
+}
+
+fn blocks_bytes(path: &Path) -> Result<u64, StateError> {
+    /// Unit of `st_blocks`, whatever the file system's own block size.
+    const STAT_BLOCK_BYTES: u64 = 512;
+    let meta = fs::metadata(path).map_err(StateError::world("measuring hb.redb"))?;
+    Ok(meta.blocks() * STAT_BLOCK_BYTES)
 }
 
 fn note_run(database: &Database, run: &LastRun) -> Result<(), StateError> {

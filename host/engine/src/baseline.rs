@@ -61,9 +61,16 @@ impl Baseline {
 }
 
 /// Gathers samples and makes a [`Baseline`] of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Builder {
     series: BTreeMap<SeriesDef, Gathered>,
+    values_max: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder { series: BTreeMap::new(), values_max: MAX_VALUES }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +86,16 @@ impl Builder {
         Self::default()
     }
 
+    /// A builder that keeps at most so many values of a series, evenly over the whole span.
+    pub fn bounded(values_max: usize) -> Self {
+        Builder { values_max: values_max.clamp(2, MAX_VALUES), ..Self::default() }
+    }
+
+    /// Series seen so far.
+    pub fn series_len(&self) -> usize {
+        self.series.len()
+    }
+
     /// Adds one sample.
     pub fn push(&mut self, series: &SeriesDef, t: i64, value: f64) {
         let g = match self.series.get_mut(series) {
@@ -86,7 +103,7 @@ impl Builder {
             None => self.series.entry(series.clone()).or_insert(Gathered { stride: 1, ..Gathered::default() }),
         };
         if g.seen % g.stride == 0 {
-            if g.samples.len() >= MAX_VALUES {
+            if g.samples.len() >= self.values_max {
                 let mut keep = false;
                 g.samples.retain(|_| {
                     keep = !keep;

@@ -247,6 +247,12 @@ impl Engine {
         &self.core
     }
 
+    /// The sources of an asset, in order of their numbers; none of an asset it does not know.
+    pub fn sources_of(&self, asset: &str) -> Vec<String> {
+        let known = self.assets.get(asset).map(|&i| &self.partitions[i as usize]);
+        known.map_or_else(Vec::new, Partition::source_names)
+    }
+
     /// The earliest time, ns, at which the clock of a source makes a window close that gets no more samples.
     pub fn deadline(&self, source: &str) -> Option<i64> {
         let fed = self.partitions.iter().filter(|p| p.find_source(source).is_some());

@@ -235,6 +235,11 @@ impl Partition {
         self.sources.iter().position(|s| s.name == name).map(|i| i as u32)
     }
 
+    /// Names of the sources, in order of their numbers.
+    pub fn source_names(&self) -> Vec<String> {
+        self.sources.iter().map(|s| s.name.clone()).collect()
+    }
+
     /// Number of series known.
     pub fn series_len(&self) -> usize {
         self.series.len()

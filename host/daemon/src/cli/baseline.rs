@@ -6,13 +6,14 @@ use hb_engine::engine::TICK_NS;
 use hb_engine::judge::BASELINE_FIELDS;
 use hb_engine::series::{SeriesDef, SeriesKind};
 use hb_log::cbor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Done, Failure, Global, existing_state, open_state, progress, session, tag_name};
 use crate::artifact;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit};
 use crate::pipeline::journal::{self, Row};
+use crate::pipeline::learn::BaselineMeta;
 use crate::pipeline::record::{LIVE, text_map};
 use crate::pipeline::recover::{Recovered, load_baseline, recover};
 use crate::state::{BaselineRow, Commit, NewEntry, Reader};
@@ -55,15 +56,6 @@ pub(crate) struct CreateArgs {
     /// Span of live telemetry, back from where its clocks stand: 24h, 7d.
     #[arg(long, value_name = "SPAN")]
     window: Option<String>,
-}
-
-/// What is kept beside a baseline.
-#[derive(Serialize, Deserialize)]
-struct Meta {
-    v: u8,
-    created_ns: i64,
-    sources: Vec<String>,
-    samples: u64,
 }
 
 #[derive(Serialize)]
@@ -116,7 +108,7 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
     let version = reader.baselines(&program)?.iter().map(|b| b.version).max().unwrap_or(0) + 1;
     drop(reader);
     let (bytes, hash) = (baseline.to_bytes(), baseline.hash());
-    let meta = Meta { v: 1, created_ns: clock::now_ns(), sources, samples };
+    let meta = BaselineMeta { v: 1, created_ns: clock::now_ns(), sources, samples, by: String::new() };
     let shown = version.to_string();
     let entry = text_map(&[("version", &shown), ("sha256", &hash.to_string()), ("sources", &meta.sources.join(", "))]);
     state.commit(
@@ -199,7 +191,7 @@ fn list(global: &Global) -> Done {
     let mut lines = Vec::new();
     for row in reader.baselines(&program)? {
         let baseline = load_baseline(&reader, &program, row.version)?;
-        let meta: Meta = cbor::decode(&row.meta).map_err(|e| Failure::data(e.to_string()))?;
+        let meta: BaselineMeta = cbor::decode(&row.meta).map_err(|e| Failure::data(e.to_string()))?;
         let named: Vec<String> = tags.iter().filter(|t| t.1 == row.version).map(|t| t.0.clone()).collect();
         lines.push(line(row.version, &baseline, &meta, &named));
     }
@@ -274,7 +266,7 @@ fn unknown(version: u32) -> Failure {
     Failure::new(exit::DATA, d.help("`hb baseline list` shows what there is"))
 }
 
-fn line(version: u32, b: &Baseline, meta: &Meta, tags: &[String]) -> Line {
+fn line(version: u32, b: &Baseline, meta: &BaselineMeta, tags: &[String]) -> Line {
     Line {
         version,
         hash: b.hash().to_string(),

@@ -13,10 +13,10 @@ use hb_log::cbor;
 use indicatif::{HumanCount, ProgressBar};
 use serde::Serialize;
 
-use super::evidence::write_pack;
+use super::evidence::{trim_packs, write_pack};
 use super::session::Inside;
-use super::{Done, Failure, Global, STATE_FILE, open_state, progress, serve, signals, socket, tell};
-use crate::case::Case;
+use super::{Done, Failure, Global, STATE_FILE, open_state, progress, schedule_options, serve, signals, socket, tell};
+use crate::case::{Case, packed_name};
 use crate::config::{Config, ConfigFile, TransportConfig};
 use crate::daemon::reload::Reloader;
 use crate::daemon::{self, Built, Generations, Live, watch_files};
@@ -29,7 +29,7 @@ use crate::pipeline::feed::FeedLimits;
 use crate::pipeline::once;
 use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
 use crate::pipeline::source::Watch;
-use crate::state::{Commit, State};
+use crate::state::{Commit, HoldChange, State};
 use crate::systemd::Systemd;
 use crate::telemetry::{Phase, Vitals};
 
@@ -132,6 +132,7 @@ pub(crate) fn run_once(
     let (state, signer) = open_state(&file.config)?;
     let mut recorder = Recorder::open(state, signer, generation, lane, CommitLimits::of(&file.config, false))?;
     let is_asked = if lane == LIVE {
+        recorder.attend(schedule_options(&file.config, true))?;
         log_start(&mut recorder, generation)?;
         signals::flag().map_err(|e| Failure::io("signal handling".as_ref(), &e))?
     } else {
@@ -161,6 +162,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let limits = CommitLimits::of(&file.config, true);
     let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
     recorder.watched_by(vitals);
+    recorder.attend(schedule_options(&file.config, false))?;
     log_start(&mut recorder, generation)?;
 
     let generations = Arc::new(Generations::new(Arc::clone(&built)));
@@ -259,6 +261,7 @@ pub(crate) fn pack_due(state: &State, signer: &Signer, config: &Config) -> Resul
             Err(failure) => collect(&mut failed, &failure, |d| of_case(d, &case.id)),
         }
     }
+    trim_packs(state, signer, config)?;
     failed.map_or(Ok(()), Err)
 }
 
@@ -267,7 +270,8 @@ fn pack_one(state: &State, signer: &Signer, case: &Case, dir: &Path) -> Result<P
     let path = write_pack(state, signer, case, dir)?;
     // Noted only now: killed in between, the next start makes the same pack again and finds it there.
     let meta = vec![(packed_name(&case.id), vec![PACKED_V])];
-    state.commit(Commit { program: case.program.clone(), meta, ..Commit::default() }, signer)?;
+    let hold_changes = vec![HoldChange { case: case.id.clone(), unpacked: Some(false), ..HoldChange::default() }];
+    state.commit(Commit { program: case.program.clone(), meta, hold_changes, ..Commit::default() }, signer)?;
     Ok(path)
 }
 
@@ -283,10 +287,6 @@ fn of_case(d: &Diagnostic, case: &str) -> Diagnostic {
 
 /// Version of the note that a case was packed.
 const PACKED_V: u8 = 1;
-
-fn packed_name(case: &str) -> String {
-    format!("packed/{case}")
-}
 
 /// Packs cases on a thread of its own: a pack takes longer than the pipeline may stand still. A full disk for packs
 /// stops no judging: they are tried again with the next case or start.

@@ -15,6 +15,7 @@ use hb_log::pack;
 use super::{Done, Failure, Global, open_state, progress, read_keys, session};
 use crate::case::Case;
 use crate::clock;
+use crate::config::Config;
 use crate::diagnostic::{Area, Diagnostic, chain, exit, neutralise};
 use crate::evidence;
 use crate::keys::Signer;
@@ -180,6 +181,29 @@ pub(crate) fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path
     // Also for one that is there: whoever renamed it may have been killed before this.
     sync_above(&target).map_err(|e| Failure::io(out, &e))?;
     Ok(target)
+}
+
+/// Keeps the directory of packs within its cap; what was removed goes to the log.
+pub(crate) fn trim_packs(state: &State, signer: &Signer, config: &Config) -> Result<(), Failure> {
+    let dir = &config.evidence.dir;
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let program = config.program.to_string();
+    let holds = state.reader()?.holds(&program)?;
+    let is_kept = |case: &str| holds.iter().any(|hold| hold.case == case && hold.kept.is_kept());
+    let cap_bytes = u64::from(config.limits.max_report_dir_mb) << 20;
+    let removed = evidence::shelf::trim(dir, cap_bytes, &is_kept).map_err(|e| Failure::io(dir, &e))?;
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let entry = |file: &String| NewEntry {
+        kind: "custody.removed".into(),
+        time_ns: clock::now_ns(),
+        body: text_map(&[("file", file), ("why", "limits.max_report_dir_mb")]),
+    };
+    state.commit(Commit { program, entries: removed.iter().map(entry).collect(), ..Commit::default() }, signer)?;
+    Ok(())
 }
 
 /// Writes all files below a directory and makes them, and the directories, durable.

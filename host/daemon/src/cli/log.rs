@@ -87,11 +87,17 @@ pub(crate) fn run(global: &Global, verb: &LogVerb) -> Done {
             let key = key.key_id();
             let data = json!({
                 "ok": true, "size": summary.size, "root": summary.root, "origin": summary.origin, "key": key,
-                "trusted": trusted,
+                "trusted": trusted, "pruned": summary.pruned, "prune": summary.prune,
             });
             global.print(&data, |_| {
                 let (origin, size, root) = (&summary.origin, summary.size, summary.root);
                 let mut text = format!("log {origin}: {size} entries verified, root {root}, key {key}\n");
+                if let Some((entry, to)) = summary.prune {
+                    let pruned = summary.pruned;
+                    text.push_str(&format!(
+                        "{pruned} entries below {to} have no body any more, as entry {entry} says\n"
+                    ));
+                }
                 if !trusted {
                     text.push_str(
                         "warning: the key lies beside the log: give one that you have from elsewhere by --key\n",

@@ -13,7 +13,9 @@ use crate::case::Case;
 use crate::clock;
 use crate::diagnostic::{exit, neutralise};
 use crate::pipeline::Cursor;
+use crate::pipeline::export::Stands;
 use crate::pipeline::record::LIVE;
+use crate::pipeline::schedule::Progress;
 use crate::state::{DecisionFilter, Reader};
 
 /// Cases and decisions listed by `hb status`.
@@ -48,6 +50,26 @@ struct Status {
     last_decisions: Vec<String>,
     cases: Vec<String>,
     runs: usize,
+    usage: Used,
+    checkpoint: Stands,
+    first_baseline: Option<FirstBaseline>,
+}
+
+/// What is needed of what is allowed, bytes.
+#[derive(Serialize)]
+struct Used {
+    state_bytes: u64,
+    state_cap_bytes: u64,
+    log_bytes: u64,
+    log_cap_bytes: u64,
+}
+
+/// How far the first baseline is that is made by itself.
+#[derive(Serialize)]
+struct FirstBaseline {
+    percent: i64,
+    samples: u64,
+    series: usize,
 }
 
 #[derive(Serialize)]
@@ -70,6 +92,7 @@ pub(crate) fn status(global: &Global) -> Done {
             sources.insert(source.to_owned(), SourceStatus { frames: c.ordinal, lines: c.line, ended: c.ended });
         }
     }
+    let usage = state.usage();
     let status = Status {
         host_id: state.host_id().to_owned(),
         commits: reader.commits()?,
@@ -81,6 +104,14 @@ pub(crate) fn status(global: &Global) -> Done {
         last_decisions: last_decisions(&reader, &program)?,
         cases: cases(&reader, &program)?,
         runs: reader.runs(&program)?.len(),
+        usage: Used {
+            state_bytes: usage.bytes,
+            state_cap_bytes: usage.cap_bytes,
+            log_bytes: usage.log_bytes,
+            log_cap_bytes: usage.log_cap_bytes,
+        },
+        checkpoint: Stands::read(&state, &program, LIVE)?,
+        first_baseline: first_baseline(&reader, &program)?,
         program,
     };
     global.print(&status, text);
@@ -183,6 +214,15 @@ fn shown(bytes: &[u8]) -> String {
     crate::diagnostic::clip(&String::from_utf8_lossy(bytes), 120).into_owned()
 }
 
+fn first_baseline(reader: &Reader, program: &str) -> Result<Option<FirstBaseline>, Failure> {
+    let Some(percent) = Progress::read(reader, program)?.and_then(|progress| progress.percent()) else {
+        return Ok(None);
+    };
+    let counters = reader.counters(program, LIVE)?;
+    let samples = counters.iter().find(|c| c.0 == "samples").map_or(0, |c| c.1);
+    Ok(Some(FirstBaseline { percent, samples, series: reader.series(program)?.len() }))
+}
+
 fn last_decisions(reader: &Reader, program: &str) -> Result<Vec<String>, Failure> {
     let filter = DecisionFilter { newest_first: true, ..DecisionFilter::default() };
     let mut lines = Vec::new();
@@ -218,6 +258,14 @@ fn text(s: &Status) -> String {
     for (name, source) in &s.sources {
         let state = if source.ended { "ended" } else { "open" };
         out.push_str(&format!("source {name}: {} lines, {} frames, {state}\n", source.lines, source.frames));
+    }
+    let mb = |bytes: u64| bytes >> 20;
+    let u = &s.usage;
+    out.push_str(&format!("state: {} of {} MiB, ", mb(u.state_bytes), mb(u.state_cap_bytes)));
+    out.push_str(&format!("log: {} of {} MiB\n", mb(u.log_bytes), mb(u.log_cap_bytes)));
+    if let Some(first) = &s.first_baseline {
+        let FirstBaseline { percent, samples, series } = first;
+        out.push_str(&format!("first baseline: {percent} % of its time, {samples} samples, {series} series\n"));
     }
     let counters: Vec<String> = s.counters.iter().map(|(k, v)| format!("{k} {v}")).collect();
     out.push_str(&format!("counts: {}\n", counters.join(", ")));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::config::name::Name;
 use crate::config::read::{Fields, FromNode, Reader};
+use crate::config::schedule::ScheduleConfig;
 use crate::config::yaml::{Node, Value};
 
 /// Shortest distance of two windows, ns: below it decisions cost more than the samples they speak of.
@@ -28,9 +29,11 @@ pub struct CheckConfig {
     pub id: Name,
     /// `window_sec`: length of a window, a multiple of `every_sec`; fractions allowed, at most 31 days. In ns here.
     pub window_ns: i64,
-    /// `every_sec`: distance of two windows, at least 0.01 s. Default: `window_sec`. In ns here.
+    /// `every_sec`: distance of two windows, at least 0.01 s. Default: `schedule.interval_sec`, else
+    /// `window_sec`. In ns here.
     pub every_ns: i64,
-    /// Baseline tag, as `golden`. Default: compared with nothing, for rules that need no baseline.
+    /// Baseline tag, as `golden`. Default: that of the schedule; without one it is compared with nothing, for rules that
+    /// need no baseline.
     pub baseline: Option<Name>,
     /// Metric patterns with `*`; a series is in when one matches. Default: all.
     pub metrics: Vec<Pattern>,
@@ -82,6 +85,28 @@ impl Default for EventTimeConfig {
         }
     }
 }
+
+/// What checks leave to the schedule.
+pub(crate) fn fill_in(checks: &mut [CheckConfig], schedule: &ScheduleConfig, root: &Node, reader: &mut Reader<'_>) {
+    let rolling = schedule.rolling_baseline.as_ref().and_then(|_| Name::parse(ROLLING_TAG));
+    let tag = schedule.baseline_tag.clone().or(rolling);
+    for (i, check) in checks.iter_mut().enumerate() {
+        check.baseline = check.baseline.take().or_else(|| tag.clone());
+        let says = root.find(&format!("checks[{i}].every_sec")).is_some_and(|n| !matches!(n.value, Value::Null));
+        let Some(interval) = schedule.interval_ns.filter(|_| !says) else { continue };
+        if check.window_ns % interval == 0 {
+            check.every_ns = interval;
+            continue;
+        }
+        let (w, e) = (check.window_ns as f64 / 1e9, interval as f64 / 1e9);
+        let d = reader.error(format!("`window_sec` {w} is not a multiple of `schedule.interval_sec` {e}"));
+        let at = root.find(&format!("checks[{i}].window_sec")).map_or(root.at, |n| n.at);
+        reader.push(at, d.help("give this check an `every_sec` of its own"));
+    }
+}
+
+/// Tag of the rolling baseline.
+const ROLLING_TAG: &str = "rolling";
 
 /// A window must fit into the buckets the engine keeps.
 pub(crate) fn check_against(checks: &[CheckConfig], caps: &Caps, root: &Node, reader: &mut Reader<'_>) {

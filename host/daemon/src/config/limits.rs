@@ -29,6 +29,16 @@ pub struct LimitsConfig {
     pub max_line_bytes: u32,
     /// Memory of one plugin instance, 1 to 4,096 MiB. Default: 64 MiB.
     pub plugin_memory_mib: u32,
+    /// What the state may need, 4 to 1,048,576 MiB. At 80 % frames, journal and decisions go, oldest first, but never
+    /// what a recovery or a kept case needs; at 95 % samples are shed and counted. Default: 4,096 MiB, a month of a
+    /// thousand samples a second.
+    pub max_state_mb: u32,
+    /// What evidence packs may need in `evidence.dir`, 1 to 1,048,576 MiB; the oldest go first, those of kept cases
+    /// stay. Default: 2,048 MiB, some thousand packs.
+    pub max_report_dir_mb: u32,
+    /// What the audit log may need of the state, 1 to 1,048,576 MiB, at most half of `max_state_mb`. Beyond it a signed
+    /// entry removes the oldest bodies; hashes stay, and kept cases' entries. Default: an eighth of `max_state_mb`.
+    pub max_audit_log_mb: u32,
 }
 
 impl Default for LimitsConfig {
@@ -44,6 +54,9 @@ impl Default for LimitsConfig {
             commit_ms: 250,
             max_line_bytes: 1 << 20,
             plugin_memory_mib: 64,
+            max_state_mb: 4_096,
+            max_report_dir_mb: 2_048,
+            max_audit_log_mb: 512,
         }
     }
 }
@@ -79,6 +92,18 @@ impl FromNode for LimitsConfig {
         let commit_ms = f.whole("commit_ms", d.commit_ms, &(1..=60_000), reader);
         let max_line_bytes = f.whole("max_line_bytes", d.max_line_bytes, &(64..=64 * MIB), reader);
         let plugin_memory_mib = f.whole("plugin_memory_mib", d.plugin_memory_mib, &(1..=4_096), reader);
+        let max_state_mb = f.whole("max_state_mb", d.max_state_mb, &(4..=MIB), reader);
+        let max_report_dir_mb = f.whole("max_report_dir_mb", d.max_report_dir_mb, &(1..=MIB), reader);
+        let eighth = (max_state_mb.unwrap_or(d.max_state_mb) / 8).max(1);
+        let max_audit_log_mb = f.whole("max_audit_log_mb", eighth, &(1..=MIB), reader);
+        if let (Some(state), Some(log)) = (max_state_mb, max_audit_log_mb)
+            && log > state / 2
+        {
+            let d =
+                reader.error(format!("`max_audit_log_mb` is {log}; it may be half of `max_state_mb`, {}", state / 2));
+            reader
+                .push(f.span("max_audit_log_mb"), d.help("the log lies in the state: telemetry needs room beside it"));
+        }
         f.close(reader);
         Some(LimitsConfig {
             max_series: max_series?,
@@ -90,6 +115,9 @@ impl FromNode for LimitsConfig {
             commit_ms: commit_ms?,
             max_line_bytes: max_line_bytes?,
             plugin_memory_mib: plugin_memory_mib?,
+            max_state_mb: max_state_mb?,
+            max_report_dir_mb: max_report_dir_mb?,
+            max_audit_log_mb: max_audit_log_mb?,
         })
     }
 }

@@ -74,7 +74,8 @@ fn every_mistake_is_shown_at_its_place_with_the_way_out() {
         "require_signed: false",
         "colour: red",
         "unknown key `colour` @:16:1 | known here: program, state, plugins_dir, policies_dir, require_signed, \
-         trusted_publishers, asset_label, sources, normalizers, sinks, checks, severity, event_time, limits, evidence, http",
+         trusted_publishers, asset_label, sources, normalizers, sinks, checks, severity, schedule, event_time, limits, \
+         evidence, http",
     );
     check(
         "    plugin: schema-map",

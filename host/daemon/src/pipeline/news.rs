@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ciborium::Value;
-use hb_engine::decision::{Decision, Severity, Status};
+use hb_engine::decision::{Severity, Status};
 use hb_log::hash::Hash;
 
 use super::Normalized;
@@ -85,27 +84,6 @@ impl News {
 pub(super) fn tell_swap(generation: Hash, lane: &str, author: &str, reason: &str) {
     let (correlation_id, generation) = (generation.short(), generation.to_string());
     tracing::info!(correlation_id, generation, lane, author, reason, "generation becomes active");
-}
-
-/// Body of the log entry that records a decision in full.
-pub(super) fn decision_entry(hash: Hash, d: &Decision) -> Value {
-    let mut body = vec![(Value::Text("decision".into()), Value::Bytes(hash.as_bytes().to_vec()))];
-    let severity = d.severity.map_or("", Severity::as_str);
-    let baseline = d.baseline.as_ref().map_or(String::new(), |b| format!("{} v{}", b.tag, b.version));
-    let texts = [
-        ("program", d.program.as_str()),
-        ("lane", &d.lane),
-        ("asset", &d.asset),
-        ("check", &d.check),
-        ("status", d.status.as_str()),
-        ("previous", d.previous.as_str()),
-        ("severity", severity),
-        ("baseline", &baseline),
-    ];
-    body.extend(texts.map(|(k, v)| (Value::Text(k.into()), Value::Text(v.into()))));
-    body.push((Value::Text("start_ns".into()), Value::Integer(d.start_ns.into())));
-    body.push((Value::Text("end_ns".into()), Value::Integer(d.end_ns.into())));
-    Value::Map(body)
 }
 
 /// What a batch brings.

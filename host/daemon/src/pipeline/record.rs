@@ -3,7 +3,10 @@
 //! Everything a step produced goes into one commit with the inputs that made it. After a restart the engine is
 //! rebuilt from the newest checkpoint and the journal behind it, so it goes on as if it had never stopped.
 
-use std::collections::BTreeMap;
+mod keep;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,20 +18,28 @@ use hb_engine::spec::{EngineSpec, LatePolicy};
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
+use self::words::counter_of;
+pub use self::words::{decision_entry, text_map};
 use super::alerts::Alerting;
+use super::export::Exports;
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
 use super::news::{self, News};
 use super::recover::{Recovered, core_name, load_baseline, recover};
+use super::retain::{Compared, OpenCases};
+use super::schedule::Schedule;
 use super::series::SeriesBook;
-use super::{Normalized, PipelineError, frames};
-use crate::case::{Case, Held};
+use super::{Cursor, Normalized, PipelineError, frames};
+use crate::case::Case;
 use crate::clock;
 use crate::config::Config;
 use crate::generation::history::{History, Swap};
 use crate::generation::{Generation, policies_of};
 use crate::keys::Signer;
 use crate::policy::PolicySet;
-use crate::state::{Commit, DeadRow, DecisionRow, FrameBlock, JournalRow, NewEntry, QuarantineRow, SnapshotRow, State};
+use crate::state::{
+    Commit, DeadRow, DecisionRow, DeliveryRows, FrameBlock, HoldChange, JournalRow, NewEntry, QuarantineRow,
+    SnapshotRow, State,
+};
 use crate::telemetry::Vitals;
 
 /// The lane of what sources bring; other lanes are offline runs.
@@ -105,6 +116,18 @@ pub struct Recorder {
     alerting: Option<Alerting>,
     /// Who is told that documents are durable.
     bell: Option<Box<dyn Fn() + Send>>,
+    /// The first input behind the newest checkpoint.
+    floor: u64,
+    /// Baselines compared with since then.
+    compared: Compared,
+    /// Cases whose checks have not judged better since.
+    open: OpenCases,
+    /// Samples are shed.
+    is_shedding: bool,
+    /// Files that tell where the lane stands, when it has any.
+    exports: Option<Exports>,
+    /// What is learned by itself, if anything is.
+    schedule: Option<Schedule>,
     /// By source, plugin and reason.
     quarantine: BTreeMap<(String, String, String), Quarantined>,
     /// What the pending commit will bring.
@@ -156,6 +179,12 @@ impl Recorder {
             snapshots: BTreeMap::new(),
             alerting: (lane == LIVE).then(|| Alerting::load(&reader, generation)).transpose()?,
             bell: None,
+            floor: 0,
+            compared: Compared::default(),
+            open: OpenCases::default(),
+            is_shedding: false,
+            exports: None,
+            schedule: None,
             quarantine: BTreeMap::new(),
             outcome: Outcome::default(),
             durable: Outcome::default(),
@@ -164,11 +193,16 @@ impl Recorder {
         };
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
+        recorder.floor = keep::floor_of(&reader, &recorder.program, lane)?;
+        recorder.compared.restart(recorder.engine.core());
+        recorder.open = OpenCases::load(&reader, &recorder.program, lane)?;
         drop(reader);
         if recorder.engine.core().generation != Some(generation.hash) {
             recorder.turn_to(generation, "hb", "start")?;
         }
         recorder.refresh_baselines()?;
+        recorder.pending.floor = Some(recorder.floor);
+        recorder.pending.compared = Some(Compared::now(recorder.engine.core()));
         recorder.commit()?;
         Ok(recorder)
     }
@@ -210,8 +244,7 @@ impl Recorder {
     pub fn refresh_baselines(&mut self) -> Result<(), PipelineError> {
         let (reader, spec) = (self.state.reader()?, Arc::clone(&self.spec));
         let tags: BTreeMap<String, u32> = reader.tags(&self.program)?.into_iter().collect();
-        let wanted: std::collections::BTreeSet<&String> =
-            spec.checks.iter().filter_map(|c| c.baseline.as_ref()).collect();
+        let wanted: BTreeSet<&String> = spec.checks.iter().filter_map(|c| c.baseline.as_ref()).collect();
         for tag in wanted {
             let now = self.engine.core().baselines.get(tag).map(|b| b.version);
             let target = tags.get(tag).copied();
@@ -227,7 +260,9 @@ impl Recorder {
             });
             let shown = target.map_or_else(|| "none".to_owned(), |v| v.to_string());
             self.log("baseline.active", text_map(&[("tag", tag), ("version", &shown), ("lane", &self.lane.clone())]));
+            self.compared.add(named.as_ref());
             self.other(Input::Baseline { tag, baseline }, &Other::Baseline(tag.clone(), named));
+            self.pending.compared = Some(Compared::now(self.engine.core()));
         }
         Ok(())
     }
@@ -277,9 +312,15 @@ impl Recorder {
         &self.vitals
     }
 
-    /// Takes one normalized batch; commits when a limit is reached.
+    /// Takes one normalized batch; commits when a limit is reached. A full state takes only the position behind it.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
+        if let Some(full) = self.blocked() {
+            return Err(full.into());
+        }
         self.since.get_or_insert_with(Instant::now);
+        if self.sheds() {
+            return self.shed(batch);
+        }
         self.news.received = Some(news::received(&batch));
         let mut taken = news::taken(&batch);
         self.count("frames", batch.frames.len() as u64);
@@ -316,13 +357,7 @@ impl Recorder {
                 bytes: frames::encode(&batch.frames, batch.unit),
             });
         }
-        if !batch.deliveries.source.is_empty() {
-            self.pending.deliveries.push(batch.deliveries);
-        }
-        let cursor = cbor::encode(&batch.cursor);
-        let name = cursor_name(&self.lane, &batch.source);
-        self.pending.cursors.retain(|c| c.0 != name);
-        self.pending.cursors.push((name, cursor));
+        self.move_on(batch.source.as_ref(), batch.deliveries, &batch.cursor);
         self.news.received = None;
         taken.refused = std::mem::take(&mut self.news.refused);
         taken.clock_ns = self.clock_of(&batch.source);
@@ -331,6 +366,16 @@ impl Recorder {
             self.commit()?;
         }
         Ok(())
+    }
+
+    /// Where the source resumes from now on, and what is known of its messages.
+    fn move_on(&mut self, source: &str, deliveries: DeliveryRows, cursor: &Cursor) {
+        if !deliveries.source.is_empty() {
+            self.pending.deliveries.push(deliveries);
+        }
+        let name = cursor_name(&self.lane, source);
+        self.pending.cursors.retain(|c| c.0 != name);
+        self.pending.cursors.push((name, cbor::encode(cursor)));
     }
 
     /// A source has ended: what is complete is judged.
@@ -367,6 +412,10 @@ impl Recorder {
 
     /// Commits when the oldest pending input is old enough, or somebody waits for a decision.
     pub fn commit_when_due(&mut self) -> Result<(), PipelineError> {
+        self.follow_schedule()?;
+        if let Some(exports) = &mut self.exports {
+            exports.write_due(&self.state, &self.program, &self.lane, false);
+        }
         let waiting = self.limits.eager && !(self.outcome.notable.is_empty() && self.pending.outbox.is_empty());
         if waiting || self.due().is_some_and(|due| due <= Instant::now()) {
             self.commit()?;
@@ -378,7 +427,11 @@ impl Recorder {
     pub fn checkpoint(&mut self) -> Result<(), PipelineError> {
         let effects = self.engine.checkpoint();
         self.absorb(effects);
-        self.commit()
+        self.commit()?;
+        if let Some(exports) = &mut self.exports {
+            exports.write_due(&self.state, &self.program, &self.lane, true);
+        }
+        Ok(())
     }
 
     /// Appends an entry to the log with the next commit.
@@ -435,6 +488,9 @@ impl Recorder {
         self.frame_bytes = 0;
         self.since = None;
         self.commits += 1;
+        if let Some(exports) = &mut self.exports {
+            exports.committed();
+        }
         Ok(())
     }
 
@@ -516,7 +572,10 @@ impl Recorder {
                     self.snapshots.insert(asset.clone(), seq + 1);
                     self.pending.snapshots.push(SnapshotRow { asset, seq: seq + 1, hash, bytes });
                 }
-                Effect::Checkpoint { bytes, .. } => {
+                Effect::Checkpoint { seq, bytes } => {
+                    self.floor = seq + 1;
+                    self.pending.floor = Some(self.floor);
+                    self.compared.restart(self.engine.core());
                     let name = core_name(&self.lane);
                     self.pending.meta.retain(|m| m.0 != name);
                     self.pending.meta.push((name, bytes));
@@ -537,6 +596,11 @@ impl Recorder {
             status: decision.status as u8,
             bytes,
         });
+        if matches!(decision.status, Status::Pass | Status::Drift) {
+            for case in self.open.resolve(&decision) {
+                self.pending.hold_changes.push(HoldChange { case, open: Some(false), ..HoldChange::default() });
+            }
+        }
         if !decision.is_notable() {
             self.passed.push(hash);
             self.alert(hash, &decision, None);
@@ -545,7 +609,7 @@ impl Recorder {
         self.name_passed();
         // From the first entry of the commit.
         let entry = self.pending.entries.len() as u64;
-        self.log("decision", news::decision_entry(hash, &decision));
+        self.log("decision", decision_entry(hash, &decision));
         if decision.status == Status::Fail && decision.previous != Status::Fail {
             let case = Case::open(hash, &decision, entry);
             self.log("case.opened", text_map(&[("case", &case.id)]));
@@ -565,16 +629,6 @@ impl Recorder {
         self.alerting.iter_mut().for_each(|alerting| alerting.decided(hash, decision, case, &mut self.pending));
     }
 
-    /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.
-    fn hold(&mut self, case: &Case, trace: &[PartitionInput]) {
-        let Some(&snapshot_seq) = self.snapshots.get(&case.asset) else { return };
-        let bytes = cbor::encode(trace);
-        let held = Held { v: 1, snapshot_seq, inputs: Hash::of(&bytes) };
-        self.pending.pins.push((case.asset.clone(), snapshot_seq));
-        self.pending.blobs.push((held.inputs, bytes));
-        self.pending.meta.push((Held::name(&case.id), cbor::encode(&held)));
-    }
-
     /// Names the unchanged PASS decisions so far in one log entry.
     fn name_passed(&mut self) {
         for chunk in std::mem::take(&mut self.passed).chunks(PASS_PER_ENTRY) {
@@ -591,19 +645,4 @@ impl Recorder {
 /// Key of a source's cursor: lanes do not share positions.
 pub fn cursor_name(lane: &str, source: &str) -> String {
     format!("{lane}/{source}")
-}
-
-/// A map of texts, as the body of a log entry.
-pub fn text_map(fields: &[(&str, &str)]) -> Value {
-    Value::Map(fields.iter().map(|(k, v)| (Value::Text((*k).into()), Value::Text((*v).into()))).collect())
-}
-
-fn counter_of(status: Status) -> &'static str {
-    match status {
-        Status::Pass => "decisions.pass",
-        Status::NoData => "decisions.no_data",
-        Status::Drift => "decisions.drift",
-        Status::Error => "decisions.error",
-        Status::Fail => "decisions.fail",
-    }
 }

@@ -12,6 +12,7 @@ use redb::{Key, Range, Table};
 use sha2::{Digest, Sha256};
 
 use super::error::StateError;
+use super::usage::Tally;
 use super::value::VALUE_VERSION;
 
 /// Largest fragment value in bytes, so that it fits a 4,096-byte page with its key.
@@ -57,6 +58,7 @@ impl Packer {
     /// Writes `raw` under `key(0)`, `key(1)`, ... and returns the bytes stored.
     pub(super) fn write<'k, K: Key + 'static>(
         &mut self,
+        tally: &Tally,
         name: &'static str,
         table: &mut Table<'_, K, &'static [u8]>,
         key: impl Fn(u16) -> K::SelfType<'k>,
@@ -97,6 +99,7 @@ impl Packer {
             let check = check_sum(K::as_bytes(&key).as_ref(), codec, &value[FRAGMENT_HEAD_BYTES..]);
             value[2..FRAGMENT_HEAD_BYTES].copy_from_slice(&check);
             table.insert(&key, value.as_slice())?;
+            tally.add_fragment(K::as_bytes(&key).as_ref(), value.len());
             stored += value.len() as u64;
         }
         debug_assert!(left.is_empty(), "every byte has its fragment");

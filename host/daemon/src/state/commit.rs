@@ -3,6 +3,8 @@
 use hb_log::checkpoint::Checkpoint;
 use hb_log::hash::Hash;
 
+use super::holds::{HoldChange, HoldRow};
+
 /// One durable step of one lane of one program. Empty parts cost nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
@@ -24,6 +26,16 @@ pub struct Commit {
     pub snapshots: Vec<SnapshotRow>,
     /// Snapshots to keep: (asset, seq). Each must be stored, or arrive in this commit.
     pub pins: Vec<(String, u64)>,
+    /// The first journal input that a recovery of the lane needs from now on; what is before it may go.
+    pub floor: Option<u64>,
+    /// The baselines the lane compares with from now on.
+    pub compared: Option<Vec<Hash>>,
+    /// What is kept for cases from now on. Their log entries count from the first entry of this commit.
+    pub holds: Vec<HoldRow>,
+    /// Changes of why cases stay.
+    pub hold_changes: Vec<HoldChange>,
+    /// Baseline versions that may go; those that something still names stay.
+    pub forget_baselines: Vec<u32>,
     /// Resume positions by source, after this commit.
     pub cursors: Vec<(String, Vec<u8>)>,
     /// How messages of brokers are recognised when they come again.

@@ -29,7 +29,7 @@ impl Dice {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     None,
     /// Everything fails from this operation on, until the machine is started again.
     PowerCut {
@@ -85,14 +85,14 @@ impl Disk {
         Self(Arc::new(Mutex::new(platter)))
     }
 
-    fn set_fault(&self, fault: Fault) {
+    pub(super) fn set_fault(&self, fault: Fault) {
         let mut platter = self.0.lock().unwrap();
         platter.fault = fault;
         platter.fault_hit = false;
         platter.ops = 0;
     }
 
-    fn fault_hit(&self) -> bool {
+    pub(super) fn fault_hit(&self) -> bool {
         self.0.lock().unwrap().fault_hit
     }
 
@@ -101,7 +101,7 @@ impl Disk {
     }
 
     /// The disk as the machine finds it after the power came back.
-    fn after_power_cut(&self, dice: &mut Dice) -> Self {
+    pub(super) fn after_power_cut(&self, dice: &mut Dice) -> Self {
         let platter = self.0.lock().unwrap();
         let survives = [0, 50, 90, 100][dice.roll(4) as usize];
         let mut image = platter.durable.clone();
@@ -193,6 +193,11 @@ impl StorageBackend for Disk {
 
 /// Opens the state on a disk, as after a start of the machine with this boot id.
 pub(super) fn open_on(disk: &Disk, boot_id: fn() -> String) -> Result<State, StateError> {
+    open_with(disk, boot_id, Options { cache_bytes: 1 << 20, ..Options::default() })
+}
+
+/// Like [`open_on`], with limits.
+pub(super) fn open_with(disk: &Disk, boot_id: fn() -> String, options: Options) -> Result<State, StateError> {
     let created = disk.len().unwrap() == 0;
     let make = disk.clone();
     let place = Place {
@@ -200,7 +205,6 @@ pub(super) fn open_on(disk: &Disk, boot_id: fn() -> String) -> Result<State, Sta
         path: None,
         boot_id,
     };
-    let options = Options { cache_bytes: 1 << 20, ..Options::default() };
     if created {
         create_facts(&(place.open)(&builder(&options))?)?;
     }

@@ -50,6 +50,23 @@ pub enum StateError {
         /// What is wrong.
         what: String,
     },
+    /// What a case needs is not stored any more. Nothing was written.
+    #[error("nothing is kept of case `{case}` any more: the state reached its cap; its evidence pack is what there is")]
+    Forgotten {
+        /// The case.
+        case: String,
+    },
+    /// The log is full, and nothing of it may go. Nothing was written.
+    #[error(
+        "the audit log needs {used} bytes and is allowed {cap}, and what is left of it may not go; raise \
+         limits.max_audit_log_mb, or unpin cases by `hb cases unpin`"
+    )]
+    LogFull {
+        /// Bytes it needs.
+        used: u64,
+        /// Bytes it is allowed.
+        cap: u64,
+    },
     /// An earlier commit failed with unknown outcome, or the state was reopened under a reader.
     #[error(
         "this handle of the state is no longer valid after an earlier error; reopen the state and read the cursors again"
@@ -75,7 +92,7 @@ impl StateError {
 
     /// Whether nothing was written and the handle is as good as before.
     pub fn is_harmless(&self) -> bool {
-        matches!(self, Self::Duplicate { .. } | Self::Refused { .. })
+        matches!(self, Self::Duplicate { .. } | Self::Refused { .. } | Self::Forgotten { .. } | Self::LogFull { .. })
     }
 
     pub(super) fn world(doing: &'static str) -> impl FnOnce(io::Error) -> Self {

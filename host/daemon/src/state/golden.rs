@@ -125,6 +125,7 @@ fn golden_commit() -> Commit {
             Settled { sink: "pager".to_owned(), seq: 1, what: Settlement::Later { attempts: 2, next_attempt_ns: 12 } },
         ],
         meta: vec![name_of(4)],
+        ..Commit::default()
     }
 }
 

@@ -18,9 +18,10 @@ use super::commit::NewEntry;
 use super::error::StateError;
 use super::host::{self, Identity, LogHead};
 use super::reader::Reader;
-use super::tables;
+use super::usage::Tally;
 use super::value::{Put, Take};
 use super::write::refused;
+use super::{prune, tables};
 use crate::diagnostic::chain;
 use crate::keys::Signer;
 
@@ -49,6 +50,10 @@ pub struct LogSummary {
     pub root: Hash,
     /// The log's name.
     pub origin: String,
+    /// Entries whose bodies were removed; their hashes are in the tree.
+    pub pruned: u64,
+    /// The entry that records the newest removal: its index, and the index below which bodies may be missing.
+    pub prune: Option<(u64, u64)>,
 }
 
 /// Why the log does not verify.
@@ -74,6 +79,7 @@ pub(super) fn append(
     identity: &Identity,
     entries: Vec<NewEntry>,
     signer: &Signer,
+    tally: &Tally,
 ) -> Result<(u64, Checkpoint, LogHead), StateError> {
     let stored = host::log_head(&txn.open_table(tables::HOST)?)?;
     let (size, edge) = match stored {
@@ -94,10 +100,12 @@ pub(super) fn append(
         let seq = frontier.size;
         let entry = Entry { seq, time_ns: entry.time_ns, kind: entry.kind, body: entry.body };
         let bytes = entry.try_encode().map_err(|error| refused("log_entries", chain(&error)))?;
-        table.insert(seq, Put::new().rest(&bytes).done().as_slice())?;
+        let value = Put::new().rest(&bytes).done();
+        table.insert(seq, value.as_slice())?;
+        tally.add_log(value.len());
         tiles.put(&frontier.append(tree::leaf_hash(&bytes)));
     }
-    tiles.store(txn)?;
+    tiles.store(txn, tally)?;
 
     let checkpoint = Checkpoint::of(&identity.origin(), &frontier);
     let body = checkpoint.body();
@@ -152,13 +160,17 @@ impl Tiles {
         }
     }
 
-    fn store(self, txn: &WriteTransaction) -> Result<(), StateError> {
+    fn store(self, txn: &WriteTransaction, tally: &Tally) -> Result<(), StateError> {
         let mut table = txn.open_table(tables::TILES)?;
         let open = self.open.into_iter().enumerate().map(|(level, (number, row))| ((level as u8, number), row));
         for (key, row) in self.full.into_iter().chain(open) {
             if !row.is_empty() {
                 let value = row.iter().fold(Put::new(), |put, hash| put.rest(hash.as_bytes())).done();
-                table.insert(key, value.as_slice())?;
+                let before = table.insert(key, value.as_slice())?.map(|v| v.value().len());
+                tally.add_log(value.len());
+                if let Some(len) = before {
+                    tally.remove_log(len);
+                }
             }
         }
         Ok(())
@@ -231,23 +243,50 @@ impl Reader {
         let mut frontier = Frontier::new();
         let mut tiles = Tiles::default();
         let mut rows = 0_u64;
-        let mut next = 0;
-        for item in self.entries(0, u64::MAX)? {
-            let (index, bytes) = item?;
-            let place = || format!("entry {next}");
-            if index != next {
-                return Err(mismatch(&place(), "it is missing"));
-            }
-            let entry = Entry::decode(&bytes).map_err(|error| mismatch(&place(), &chain(&error)))?;
-            if entry.seq != index {
-                return Err(mismatch(&place(), "it names another index"));
-            }
-            tiles.put(&frontier.append(tree::leaf_hash(&bytes)));
+        let (mut next, mut pruned, mut missing, mut prune) = (0, 0, None, None);
+        let mut stored = self.entries(0, u64::MAX)?.peekable();
+        let mut row: (u64, Vec<Hash>) = (u64::MAX, Vec::new());
+        while next < head.size || stored.peek().is_some() {
+            let here = stored.next_if(|item| item.as_ref().map_or(true, |(index, _)| *index <= next)).transpose()?;
+            let leaf = if let Some((index, bytes)) = here {
+                let place = || format!("entry {next}");
+                if index != next {
+                    return Err(mismatch(&place(), "it is there twice"));
+                }
+                let entry = Entry::decode(&bytes).map_err(|error| mismatch(&place(), &chain(&error)))?;
+                if entry.seq != index {
+                    return Err(mismatch(&place(), "it names another index"));
+                }
+                prune = prune::said(&entry).map(|(to, total)| (index, to, total)).or(prune);
+                tree::leaf_hash(&bytes)
+            } else {
+                // Whether it may be missing is said by an entry behind it.
+                pruned += 1;
+                missing = missing.map_or(Some((next, next)), |(first, _)| Some((first, next)));
+                if row.0 != next / TILE_HASHES {
+                    row = (next / TILE_HASHES, read_tile(&table, (0, next / TILE_HASHES))?.unwrap_or_default());
+                }
+                let leaf = row.1.get((next % TILE_HASHES) as usize).filter(|_| next < head.size);
+                *leaf.ok_or_else(|| mismatch(&format!("entry {next}"), "it is missing"))?
+            };
+            tiles.put(&frontier.append(leaf));
             for (key, row) in tiles.full.drain(..) {
                 same_tile(&table, key, &row)?;
                 rows += 1;
             }
             next += 1;
+        }
+        if let Some((first, last)) = missing
+            && prune.is_none_or(|(_, to, _)| last >= to)
+        {
+            let place = if prune.is_none() { first } else { last };
+            return Err(mismatch(&format!("entry {place}"), "it is missing"));
+        }
+        if let Some((index, _, total)) = prune
+            && total != pruned
+        {
+            let what = format!("it says that {total} entries were removed, {pruned} are missing");
+            return Err(mismatch(&format!("entry {index}"), &what));
         }
         for (level, (number, row)) in tiles.open.iter().enumerate() {
             if !row.is_empty() {
@@ -264,7 +303,13 @@ impl Reader {
         if frontier.root() != checkpoint.root || frontier.edge != head.frontier {
             return Err(mismatch("the head", "the root does not follow from the entries"));
         }
-        Ok(LogSummary { size: next, root: checkpoint.root, origin: checkpoint.origin })
+        Ok(LogSummary {
+            size: next,
+            root: checkpoint.root,
+            origin: checkpoint.origin,
+            pruned,
+            prune: prune.map(|(index, to, _)| (index, to)),
+        })
     }
 
     fn log_head(&self) -> Result<Option<LogHead>, StateError> {

@@ -11,6 +11,7 @@ use super::commit::{Commit, OutboxDocument, Settled, Settlement};
 use super::error::StateError;
 use super::reader::{Reader, only};
 use super::tables;
+use super::usage::Tally;
 use super::value::{Put, Take};
 use super::write::Writer;
 
@@ -145,7 +146,8 @@ impl<'t> Queues<'t> {
         let mut sum = self.sum(sink)?;
         let seq = sum.next;
         let key = |fragment| (program, sink, seq, fragment);
-        let bytes = packer.write("outbox_documents", &mut self.contents, key, 1, &document.json)?;
+        // What waits has a cap of its own, and does not count towards the state's.
+        let bytes = packer.write(&Tally::default(), "outbox_documents", &mut self.contents, key, 1, &document.json)?;
         let row = OutboxRow {
             seq,
             rank: document.rank,

@@ -4,6 +4,7 @@ use redb::{ReadableTable, Table};
 
 use super::block::Packer;
 use super::error::StateError;
+use super::usage::Tally;
 use super::value::{Put, Take};
 
 pub(super) type RingKey = (&'static str, &'static str, u64, u16);
@@ -71,23 +72,24 @@ impl<'r, 't> Ring<'r, 't> {
     }
 
     /// Adds one item and drops the oldest ones over the cap; an item over the cap by itself is dropped at once.
-    pub(super) fn push(mut self, packer: &mut Packer, item: &[u8]) -> Result<(), StateError> {
+    pub(super) fn push(mut self, packer: &mut Packer, tally: &Tally, item: &[u8]) -> Result<(), StateError> {
         let (program, plugin, number) = (self.program, self.plugin, self.head.next);
         self.head.next += 1;
         self.head.bytes +=
-            packer.write(self.name, self.items, |fragment| (program, plugin, number, fragment), 1, item)?;
+            packer.write(tally, self.name, self.items, |fragment| (program, plugin, number, fragment), 1, item)?;
         while self.head.bytes > self.cap.bytes || self.head.next - self.head.first > self.cap.items {
-            self.drop_oldest()?;
+            self.drop_oldest(tally)?;
         }
         self.heads.insert((self.program, self.name, self.plugin), self.head.encode().as_slice())?;
         Ok(())
     }
 
-    fn drop_oldest(&mut self) -> Result<(), StateError> {
+    fn drop_oldest(&mut self, tally: &Tally) -> Result<(), StateError> {
         let (program, plugin, number) = (self.program, self.plugin, self.head.first);
         let mut freed = 0;
         let fragments = (program, plugin, number, 0)..=(program, plugin, number, u16::MAX);
-        self.items.retain_in(fragments, |_, value| {
+        self.items.retain_in(fragments, |key, value| {
+            tally.remove_fragment::<RingKey>(&key, value);
             freed += value.len() as u64;
             false
         })?;

@@ -33,6 +33,16 @@ pub(super) const SNAPSHOT_IDS: TableDefinition<'_, (Text, Text, Text, u64), Byte
     TableDefinition::new("snapshot_ids");
 /// (program, lane, asset, seq) -> nothing: the snapshot is kept.
 pub(super) const PINS: TableDefinition<'_, (Text, Text, Text, u64), Bytes> = TableDefinition::new("pins");
+/// (program, case) -> what its pack is made from, and why that stays.
+pub(super) const HOLDS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("holds");
+/// (program, lane) -> where its journal, frames and decisions begin, end and may be cut.
+pub(super) const LANES: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("lanes");
+/// (time, program, lane) -> where journal and frames of the lane stood.
+pub(super) const MARKS: TableDefinition<'_, (u64, Text, Text), Bytes> = TableDefinition::new("marks");
+/// (program, lane, hash of a baseline) -> until which input it was compared with.
+pub(super) const COMPARED: TableDefinition<'_, (Text, Text, HashKey), Bytes> = TableDefinition::new("compared");
+/// name -> bytes needed, and how far the log is pruned.
+pub(super) const USAGE: TableDefinition<'_, Text, Bytes> = TableDefinition::new("usage");
 /// (program, host id, source, epoch) -> resume position.
 pub(super) const CURSORS: TableDefinition<'_, (Text, Text, Text, u32), Bytes> = TableDefinition::new("cursors");
 /// (program, host id, source, session epoch, packet id) -> digest of the message.
@@ -75,13 +85,13 @@ pub(super) const META: TableDefinition<'_, (Text, Text), Bytes> = TableDefinitio
 /// name -> a fact about the whole file: schema, host id, epoch, boot, commits, the log's head.
 pub(super) const HOST: TableDefinition<'_, Text, Bytes> = TableDefinition::new("host");
 
-/// Creates every table, so that a reader never meets an absent one.
+/// Creates every table that is not there, so that a reader never meets an absent one.
 pub(super) fn create_all(txn: &redb::WriteTransaction) -> Result<(), redb::TableError> {
     macro_rules! create {
         ($($table:ident)*) => { $(txn.open_table($table)?;)* };
     }
     create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
         SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS ALERTS OUTBOX OUTBOX_DOCUMENTS
-        OUTBOX_SUMS META HOST);
+        OUTBOX_SUMS META HOST HOLDS LANES MARKS COMPARED USAGE);
     Ok(())
 }

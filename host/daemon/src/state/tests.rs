@@ -368,7 +368,7 @@ fn an_edited_log_is_found_by_place() {
             txn.open_table(tables::ENTRIES).unwrap().remove(index).unwrap();
         }
     };
-    assert_eq!(place(edit(&drop_entry(89))), "tile (0, 2)");
+    assert_eq!(place(edit(&drop_entry(89))), "entry 89");
     assert_eq!(place(edit(&drop_entry(40))), "entry 40");
 }
 

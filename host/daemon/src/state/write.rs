@@ -1,29 +1,17 @@
 //! Applies one commit to one write transaction; nothing here decides whether it becomes durable.
 
-use std::borrow::Cow;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
-
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Options;
 use super::block::{Packer, head_count};
-use super::commit::{
-    BaselineRow, Commit, DecisionRow, DeliveryRows, FrameBlock, JournalRow, QuarantineRow, SnapshotRow,
-};
+use super::commit::{BaselineRow, Commit, DecisionRow, DeliveryRows, FrameBlock, JournalRow, SnapshotRow};
 use super::error::StateError;
 use super::host::Identity;
 use super::ring::{Ring, RingCap};
-use super::tables;
+use super::usage::Tally;
 use super::value::{Put, Take};
-
-/// Reasons kept apart per source as they are worded: most sources have a handful. A plugin that puts values into its
-/// reasons must not fill the table; what goes beyond is counted by class, see [`class_of`].
-const QUARANTINE_REASONS: usize = 256;
-/// Classes kept per source beyond that: as many kinds of mistakes as anybody will read.
-const QUARANTINE_CLASSES: usize = 256;
-/// Where the reasons of a source are counted whose classes are too many as well.
-const QUARANTINE_OTHER: &str = "other";
+use super::{holds, lanes, quarantine, retain, tables};
+use crate::clock;
 
 /// One commit on its way into one transaction.
 pub(super) struct Writer<'a> {
@@ -31,6 +19,7 @@ pub(super) struct Writer<'a> {
     pub(super) packer: &'a mut Packer,
     pub(super) identity: &'a Identity,
     pub(super) options: &'a Options,
+    pub(super) tally: &'a Tally,
     pub(super) program: &'a str,
     pub(super) lane: &'a str,
 }
@@ -44,7 +33,7 @@ impl Writer<'_> {
         self.series(&commit.series)?;
         self.decisions(&commit.decisions)?;
         self.snapshots(&commit.snapshots, &commit.pins)?;
-        self.quarantine(&commit.quarantine)?;
+        quarantine::write(self, &commit.quarantine)?;
         self.dead(commit)?;
         self.blobs(commit)?;
         self.counters(&commit.counters)?;
@@ -57,7 +46,11 @@ impl Writer<'_> {
         self.outbox(commit)?;
         self.named(tables::META, &commit.meta)?;
         self.deliveries(&commit.deliveries)?;
-        self.cursors(&commit.cursors)
+        self.cursors(&commit.cursors)?;
+        lanes::note(self.txn, commit, clock::now_ns())?;
+        lanes::compare(self.txn, commit)?;
+        holds::write(self.txn, self.program, &commit.holds, &commit.hold_changes, self.tally)?;
+        retain::forget_baselines(self.txn, self.program, &commit.forget_baselines, self.tally)
     }
 
     fn deliveries(&self, all: &[DeliveryRows]) -> Result<(), StateError> {
@@ -129,6 +122,7 @@ impl Writer<'_> {
             refuse_overlap("journal", end, row.seq, row.count)?;
             end = Some(row.seq + u64::from(row.count));
             self.packer.write(
+                self.tally,
                 "journal",
                 &mut table,
                 |fragment| (program, lane, row.seq, fragment),
@@ -158,6 +152,7 @@ impl Writer<'_> {
             };
             refuse_overlap("frames", end, block.first, block.count)?;
             self.packer.write(
+                self.tally,
                 "frames",
                 &mut table,
                 |fragment| (program, lane, source, block.first, fragment),
@@ -174,7 +169,7 @@ impl Writer<'_> {
         }
         let mut table = self.txn.open_table(tables::SERIES)?;
         for (id, definition) in series {
-            insert_once(&mut table, "series", &(self.program, *id), &Put::new().rest(definition).done())?;
+            insert_once(&mut table, self.tally, "series", &(self.program, *id), &Put::new().rest(definition).done())?;
         }
         Ok(())
     }
@@ -197,9 +192,12 @@ impl Writer<'_> {
                 .text(&row.check)
                 .rest(&row.bytes)
                 .done();
-            insert_once(&mut table, "decisions", &(self.program, self.lane, row.seq, place), &value)?;
+            insert_once(&mut table, self.tally, "decisions", &(self.program, self.lane, row.seq, place), &value)?;
             let value = Put::new().u64(row.seq).u32(place).done();
-            ids.insert((self.program, row.id.as_bytes(), self.lane), value.as_slice())?;
+            let before = ids.insert((self.program, row.id.as_bytes(), self.lane), value.as_slice())?;
+            if before.is_none() {
+                self.tally.add(self.program.len() + 32 + self.lane.len(), value.len());
+            }
         }
         Ok(())
     }
@@ -215,9 +213,9 @@ impl Writer<'_> {
         for row in rows {
             let key = (program, lane, row.asset.as_str(), row.seq);
             let value = Put::new().rest(row.hash.as_bytes()).done();
-            if insert_once(&mut ids, "snapshots", &key, &value)? {
+            if insert_once(&mut ids, self.tally, "snapshots", &key, &value)? {
                 let key = |fragment| (program, lane, row.asset.as_str(), row.seq, fragment);
-                self.packer.write("snapshots", &mut blocks, key, 1, &row.bytes)?;
+                self.packer.write(self.tally, "snapshots", &mut blocks, key, 1, &row.bytes)?;
             }
         }
         let mut pinned = self.txn.open_table(tables::PINS)?;
@@ -237,54 +235,11 @@ impl Writer<'_> {
             stored.pop(); // the newest one stays
             for seq in stored {
                 if pinned.get((program, lane, asset, seq))?.is_none() {
-                    ids.remove((program, lane, asset, seq))?;
+                    let key = (program, lane, asset, seq);
+                    retain::drop_all(&mut ids, key..=key, self.tally)?;
                     let fragments = (program, lane, asset, seq, 0)..=(program, lane, asset, seq, u16::MAX);
-                    blocks.retain_in(fragments, |_, _| false)?;
+                    retain::drop_block(&mut blocks, fragments, self.tally)?;
                 }
-            }
-        }
-        Ok(())
-    }
-
-    fn quarantine(&mut self, rows: &[QuarantineRow]) -> Result<(), StateError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let mut counts = self.txn.open_table(tables::QUARANTINE)?;
-        let mut samples = self.txn.open_table(tables::SAMPLES)?;
-        let mut rings = self.txn.open_table(tables::RINGS)?;
-        let cap = RingCap { bytes: self.options.quarantine_cap_bytes, items: self.options.quarantine_cap_items };
-        // Rows of a source, counted once per commit; and the rows that have a sample of this commit already.
-        let (mut known, mut sampled) = (BTreeMap::new(), BTreeSet::new());
-        for row in rows {
-            let source = row.source.as_str();
-            let reasons = match known.entry(source) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(count_reasons(&counts, self.program, source)?),
-            };
-            let mut reason = Cow::Borrowed(row.reason.as_str());
-            if *reasons >= QUARANTINE_REASONS && counts.get((self.program, source, &*reason))?.is_none() {
-                reason = Cow::Owned(class_of(&row.reason));
-                let full = *reasons >= QUARANTINE_REASONS + QUARANTINE_CLASSES;
-                if full && counts.get((self.program, source, &*reason))?.is_none() {
-                    reason = Cow::Borrowed(QUARANTINE_OTHER);
-                }
-            }
-            let key = (self.program, source, &*reason);
-            let before = match counts.get(key)? {
-                Some(value) => Take::new("quarantine", &key, value.value())?.u64()?,
-                None => 0,
-            };
-            *reasons += usize::from(before == 0);
-            let value = Put::new().u64(before.saturating_add(row.count)).text(&row.plugin).done();
-            counts.insert(key, value.as_slice())?;
-            // Many reasons of one class come together; one sample shows what they are.
-            if let Some((ordinal, frame)) = &row.sample
-                && sampled.insert((source, row.plugin.as_str(), reason.clone()))
-            {
-                let sample = Put::new().u64(*ordinal).text(source).text(&reason).rest(frame).done();
-                Ring::open("quarantine_samples", &mut rings, &mut samples, self.program, &row.plugin, cap)?
-                    .push(self.packer, &sample)?;
             }
         }
         Ok(())
@@ -299,8 +254,11 @@ impl Writer<'_> {
         let cap = RingCap { bytes: self.options.dead_cap_bytes, items: u64::MAX };
         for row in &commit.dead {
             let letter = Put::new().u64(row.ordinal).text(&row.cause).rest(&row.frame).done();
-            Ring::open("dead_letters", &mut rings, &mut letters, self.program, &row.plugin, cap)?
-                .push(self.packer, &letter)?;
+            Ring::open("dead_letters", &mut rings, &mut letters, self.program, &row.plugin, cap)?.push(
+                self.packer,
+                self.tally,
+                &letter,
+            )?;
         }
         Ok(())
     }
@@ -315,7 +273,14 @@ impl Writer<'_> {
                 return Err(refused("blobs", format!("the content does not hash to {hash}")));
             }
             if table.get((hash.as_bytes(), 0))?.is_none() {
-                self.packer.write("blobs", &mut table, |fragment| (hash.as_bytes(), fragment), 1, content)?;
+                self.packer.write(
+                    self.tally,
+                    "blobs",
+                    &mut table,
+                    |fragment| (hash.as_bytes(), fragment),
+                    1,
+                    content,
+                )?;
             }
         }
         Ok(())
@@ -346,7 +311,9 @@ impl Writer<'_> {
             let case = case.as_str();
             let last = table.range((self.program, case, 0)..=(self.program, case, u64::MAX))?.next_back();
             let next = last.map(|row| row.map(|(key, _)| key.value().2 + 1)).transpose()?.unwrap_or(0);
-            table.insert((self.program, case, next), Put::new().rest(event).done().as_slice())?;
+            let value = Put::new().rest(event).done();
+            table.insert((self.program, case, next), value.as_slice())?;
+            self.tally.add(self.program.len() + case.len() + 8, value.len());
         }
         Ok(())
     }
@@ -358,7 +325,7 @@ impl Writer<'_> {
         let mut table = self.txn.open_table(tables::BASELINES)?;
         for row in rows {
             let value = Put::new().rest(row.hash.as_bytes()).rest(&row.meta).done();
-            insert_once(&mut table, "baselines", &(self.program, row.version), &value)?;
+            insert_once(&mut table, self.tally, "baselines", &(self.program, row.version), &value)?;
         }
         Ok(())
     }
@@ -403,55 +370,22 @@ impl Writer<'_> {
         }
         let mut table = self.txn.open_table(definition)?;
         for (name, value) in rows {
-            table.insert((self.program, name.as_str()), Put::new().rest(value).done().as_slice())?;
+            let value = Put::new().rest(value).done();
+            let before = table.insert((self.program, name.as_str()), value.as_slice())?.map(|v| v.value().len());
+            let key_bytes = self.program.len() + name.len();
+            self.tally.add(key_bytes, value.len());
+            if let Some(len) = before {
+                self.tally.remove(key_bytes, len);
+            }
         }
         Ok(())
     }
 }
 
-/// Reasons a source has rows for.
-fn count_reasons(
-    counts: &Table<'_, (&'static str, &'static str, &'static str), &'static [u8]>,
-    program: &str,
-    source: &str,
-) -> Result<usize, StateError> {
-    let mut reasons = 0;
-    for row in counts.range((program, source, "")..)? {
-        let (key, _) = row?;
-        let (owner, of, _) = key.value();
-        if (owner, of) != (program, source) {
-            break;
-        }
-        reasons += 1;
-    }
-    Ok(reasons)
-}
-
-/// What a reason is about, without its values: text between backticks becomes `…`, a run of digits `N`.
-fn class_of(reason: &str) -> String {
-    let mut class = String::with_capacity(reason.len());
-    let mut rest = reason;
-    while let Some(at) = rest.find(|c: char| c == '`' || c.is_ascii_digit()) {
-        class.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let quoted = rest.strip_prefix('`').and_then(|inner| inner.split_once('`'));
-        if let Some((_, behind)) = quoted {
-            class.push_str("`…`");
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix('`') {
-            class.push('`');
-            rest = behind;
-        } else {
-            class.push('N');
-            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        }
-    }
-    class + rest
-}
-
 /// Inserts a row that never changes; says whether it is new. Writing the same again is fine, something else is not.
 fn insert_once<K: redb::Key + 'static>(
     table: &mut Table<'_, K, &'static [u8]>,
+    tally: &Tally,
     name: &'static str,
     key: &K::SelfType<'_>,
     value: &[u8],
@@ -462,6 +396,7 @@ fn insert_once<K: redb::Key + 'static>(
         Some(false) => Err(refused(name, format!("{key:?} is stored already, with another content"))),
         None => {
             table.insert(key, value)?;
+            tally.add(K::as_bytes(key).as_ref().len(), value.len());
             Ok(true)
         }
     }
@@ -479,26 +414,4 @@ fn refuse_overlap(table: &'static str, end: Option<u64>, first: u64, count: u32)
 
 pub(super) fn refused(table: &'static str, what: String) -> StateError {
     StateError::Refused { table, what }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::class_of;
-
-    #[test]
-    fn a_class_has_no_values() {
-        for (reason, class) in [
-            ("", ""),
-            ("late", "late"),
-            ("field `v`: `1e999` is too large", "field `…`: `…` is too large"),
-            ("csv row: 2 cells, but the header names 13 columns", "csv row: N cells, but the header names N columns"),
-            ("at 1.5 s, x2y", "at N.N s, xNy"),
-            ("`ä` and ü7", "`…` and üN"),
-            ("an open ` and 12", "an open ` and N"),
-            ("``", "`…`"),
-        ] {
-            assert_eq!(class_of(reason), class);
-            assert_eq!(class_of(class), class, "a class is its own class");
-        }
-    }
 }

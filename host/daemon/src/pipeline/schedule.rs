@@ -1,0 +1,229 @@
+//! What is learned by itself: a first baseline after a while, and a rolling one again and again.
+//!
+//! The clock is that of the telemetry, so a replay of old files learns at the same places as the daemon did. Learning
+//! runs on a thread of its own; what becomes active goes through the journal, see [`super::record::Recorder::refresh_baselines`].
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use hb_log::cbor;
+use serde::{Deserialize, Serialize};
+
+use super::PipelineError;
+use super::learn::{Lesson, learn};
+use crate::diagnostic::chain;
+use crate::keys::Signer;
+use crate::state::{Reader, State};
+
+/// Tag of the rolling baseline.
+pub const ROLLING_TAG: &str = "rolling";
+/// Rolling versions that stay besides those that something names: somebody may be about to use one.
+const ROLLING_KEPT: usize = 3;
+/// Name of the value that says how far the schedule is.
+const PROGRESS: &str = "schedule/live";
+/// Steps of the progress that are stored: percent.
+const STEPS: i64 = 100;
+
+/// What is learned when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleOptions {
+    /// Span of a rolling baseline, and the time between two, ns.
+    pub rolling: Option<(i64, i64)>,
+    /// Time after which the first baseline is made, ns.
+    pub first_after_ns: Option<i64>,
+    /// Tag of the first baseline.
+    pub first_tag: String,
+    /// Whether learning is waited for: a run over old files is the same each time.
+    pub waits: bool,
+}
+
+/// How far the schedule of a program is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Schema version of this structure.
+    pub v: u8,
+    /// Clock of the telemetry when it began, ns.
+    pub start_ns: i64,
+    /// Clock of the telemetry when this was stored, ns.
+    pub clock_ns: i64,
+    /// Time after which the first baseline is made, ns; none when it is made, or never will be.
+    pub first_after_ns: Option<i64>,
+    /// When the newest rolling baseline was made, ns.
+    pub rolled_ns: Option<i64>,
+}
+
+impl Progress {
+    /// As it was stored.
+    pub fn read(reader: &Reader, program: &str) -> Result<Option<Self>, PipelineError> {
+        let bytes = reader.meta(program, PROGRESS)?;
+        bytes.map(|b| cbor::decode(&b).map_err(|e| PipelineError::corrupt("schedule", e))).transpose()
+    }
+
+    /// How much of the time to the first baseline is over; none when none is waited for.
+    pub fn percent(&self) -> Option<i64> {
+        let after = self.first_after_ns.filter(|&after| after > 0)?;
+        Some((self.clock_ns - self.start_ns).saturating_mul(STEPS).div_euclid(after).clamp(0, STEPS))
+    }
+}
+
+/// Something that is being learned: where its version comes, and what it is.
+type Job = (Receiver<Result<Option<u32>, String>>, &'static str);
+
+/// The schedule of one lane.
+pub(super) struct Schedule {
+    options: ScheduleOptions,
+    state: State,
+    signer: Arc<Signer>,
+    program: String,
+    lane: String,
+    progress: Option<Progress>,
+    job: Option<Job>,
+}
+
+/// What a turn of the schedule asks for.
+#[derive(Debug, Default)]
+pub(super) struct Turned {
+    /// A tag names something else now.
+    pub(super) refresh: bool,
+    /// A value to store with the next commit.
+    pub(super) meta: Option<(String, Vec<u8>)>,
+}
+
+impl Schedule {
+    pub(super) fn open(
+        options: ScheduleOptions,
+        state: State,
+        signer: Arc<Signer>,
+        program: &str,
+        lane: &str,
+    ) -> Result<Self, PipelineError> {
+        let reader = state.reader()?;
+        let progress = Progress::read(&reader, program)?;
+        drop(reader);
+        let (program, lane) = (program.to_owned(), lane.to_owned());
+        Ok(Schedule { options, state, signer, program, lane, progress, job: None })
+    }
+
+    /// Whether something may be due: what is pending is to be committed first.
+    pub(super) fn is_due(&self, clock_ns: Option<i64>) -> bool {
+        let (Some(progress), Some(clock_ns), None) = (&self.progress, clock_ns, &self.job) else { return false };
+        let first = progress.first_after_ns.is_some_and(|after| clock_ns.saturating_sub(progress.start_ns) >= after);
+        let rolled = progress.rolled_ns.unwrap_or(progress.start_ns);
+        first || self.options.rolling.is_some_and(|(_, every)| clock_ns.saturating_sub(rolled) >= every)
+    }
+
+    /// Looks at what is due now, and at what was learned meanwhile.
+    pub(super) fn turn(&mut self, clock_ns: Option<i64>) -> Result<Turned, PipelineError> {
+        let mut turned = Turned { refresh: self.has_learned(), meta: None };
+        let Some(clock_ns) = clock_ns else { return Ok(turned) };
+        if self.job.is_none()
+            && let Some(lesson) = self.due(clock_ns)?
+        {
+            self.begin(lesson, clock_ns);
+            turned.refresh |= self.options.waits && self.has_learned();
+            turned.meta = self.store();
+        } else if self.note(clock_ns) {
+            turned.meta = self.store();
+        }
+        Ok(turned)
+    }
+
+    /// What is to be learned now.
+    fn due(&mut self, clock_ns: i64) -> Result<Option<Lesson>, PipelineError> {
+        let Some(progress) = &self.progress else { return Ok(None) };
+        let past = clock_ns.saturating_sub(progress.start_ns);
+        let lesson = |by, tag: &str, span_ns: i64, keep| Lesson {
+            program: self.program.clone(),
+            lane: self.lane.clone(),
+            by,
+            tag: tag.to_owned(),
+            start_ns: clock_ns.saturating_sub(span_ns),
+            end_ns: clock_ns,
+            keep,
+        };
+        if let Some(after) = progress.first_after_ns
+            && past >= after
+        {
+            let tags = self.state.reader()?.tags(&self.program)?;
+            if tags.iter().all(|(tag, _)| *tag != self.options.first_tag) {
+                return Ok(Some(lesson("first", &self.options.first_tag, past, 1)));
+            }
+            // An operator was faster.
+            self.progress = Some(Progress { first_after_ns: None, ..progress.clone() });
+            return Ok(None);
+        }
+        let Some((window, every)) = self.options.rolling else { return Ok(None) };
+        let rolled = progress.rolled_ns.unwrap_or(progress.start_ns);
+        let is_due = clock_ns.saturating_sub(rolled) >= every;
+        Ok(is_due.then(|| lesson("rolling", ROLLING_TAG, window, ROLLING_KEPT)))
+    }
+
+    fn begin(&mut self, lesson: Lesson, clock_ns: i64) {
+        let by = lesson.by;
+        let progress = self.progress.get_or_insert_default();
+        progress.clock_ns = clock_ns;
+        match by {
+            "first" => progress.first_after_ns = None,
+            _ => progress.rolled_ns = Some(clock_ns),
+        }
+        let (sender, receiver) = bounded(1);
+        let (state, signer) = (self.state.clone(), Arc::clone(&self.signer));
+        let work = move || {
+            // Nobody listens any more when the daemon ends.
+            let _ = sender.send(learn(&state, &signer, &lesson).map_err(|e| chain(&e)));
+        };
+        match std::thread::Builder::new().name("hb-learn".into()).spawn(work) {
+            Ok(_) => self.job = Some((receiver, by)),
+            Err(error) => tracing::warn!(%error, by, "no thread to make a baseline; it is tried again in its turn"),
+        }
+    }
+
+    /// Whether something was learned since the last look.
+    fn has_learned(&mut self) -> bool {
+        let Some((receiver, by)) = &self.job else { return false };
+        let by = *by;
+        let result = match (self.options.waits, receiver.try_recv()) {
+            (_, Ok(result)) => result,
+            (true, Err(TryRecvError::Empty)) => receiver.recv().unwrap_or_else(|e| Err(e.to_string())),
+            (false, Err(TryRecvError::Empty)) => return false,
+            (_, Err(e @ TryRecvError::Disconnected)) => Err(e.to_string()),
+        };
+        self.job = None;
+        match result {
+            Ok(Some(version)) => {
+                tracing::info!(by, version, "a baseline was made");
+                return true;
+            }
+            Ok(None) => tracing::info!(by, "there was no sample to make a baseline of"),
+            Err(error) => tracing::warn!(by, error, "no baseline was made; it is tried again in its turn"),
+        }
+        if by == "first"
+            && let Some(progress) = &mut self.progress
+        {
+            progress.start_ns = progress.clock_ns;
+            progress.first_after_ns = self.options.first_after_ns;
+        }
+        false
+    }
+
+    /// Notes how far the clock is; whether that is worth storing.
+    fn note(&mut self, clock_ns: i64) -> bool {
+        let Some(progress) = &mut self.progress else {
+            let first_after_ns = self.options.first_after_ns;
+            let start_ns = clock_ns;
+            self.progress = Some(Progress { v: 1, start_ns, clock_ns, first_after_ns, rolled_ns: None });
+            return true;
+        };
+        let before = progress.percent();
+        let noted = Progress { clock_ns, ..progress.clone() };
+        let moved = noted.percent() != before;
+        if moved {
+            *progress = noted;
+        }
+        moved
+    }
+
+    fn store(&self) -> Option<(String, Vec<u8>)> {
+        self.progress.as_ref().map(|progress| (PROGRESS.to_owned(), cbor::encode(progress)))
+    }
+}
