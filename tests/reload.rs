@@ -104,7 +104,7 @@ fn a_file_that_is_saved_goes_live_by_itself_and_so_does_a_signal() {
     // As editors do: beside it, then over it.
     live.hb.write("hb.yaml.tmp", &config(&live.broker, live.port, &Variant { warn: 9, ..Variant::default() }));
     std::fs::rename(live.hb.path("hb.yaml.tmp"), live.hb.path("hb.yaml")).unwrap();
-    live.running.wait_for("reloaded", 1);
+    live.running.wait_for("Swapped", 1);
     let second = live.active();
     assert_ne!(first, second);
 
@@ -114,12 +114,12 @@ fn a_file_that_is_saved_goes_live_by_itself_and_so_does_a_signal() {
     live.running.wait_for("robust_z.luau:", 1);
     assert_eq!(live.active(), second, "a broken policy changes nothing");
     std::fs::write(&rule, format!("{text}-- Looked at again.\n")).unwrap();
-    live.running.wait_for("reloaded", 1);
+    live.running.wait_for("Swapped", 1);
     let third = live.active();
     assert_ne!(second, third);
 
     live.running.signal("HUP");
-    live.running.wait_for("Unchanged", 1);
+    live.running.wait_for("SIGHUP", 1);
     assert_eq!(live.active(), third);
     live.running.end();
 }

@@ -47,7 +47,7 @@ pub(super) fn listen(reloader: Arc<Reloader>) -> std::io::Result<()> {
             if signal == SIGHUP {
                 systemd.reloading();
                 match reloader.reload(name, "asked to by a signal") {
-                    Ok(done) => tracing::info!(?done, "reloaded"),
+                    Ok(done) => tracing::info!(signal = name, ?done, "reloaded"),
                     Err(found) => tracing::warn!("{}", found.render(false)),
                 }
                 systemd.ready();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
@@ -68,71 +68,111 @@ fn wait(stop: &Receiver<()>, changes: &Receiver<PathBuf>) -> Heard {
     }
 }
 
-/// The directories that are watched: files that are replaced by a rename have no other handle.
+/// What is watched: directories, since files that are replaced by a rename have no other handle.
 struct Watched {
     watcher: Option<RecommendedWatcher>,
-    dirs: BTreeSet<PathBuf>,
+    files: Arc<Mutex<Files>>,
+}
+
+/// The files of a generation.
+#[derive(Default)]
+struct Files {
+    /// The config and what it names: other files beside them are nobody's business, and may be written all the time.
+    alone: BTreeSet<PathBuf>,
+    /// Directories of plugins and policies: everything in them counts.
+    whole: BTreeSet<PathBuf>,
 }
 
 impl Watched {
     fn new(told: Sender<PathBuf>) -> Watched {
+        let files = Arc::new(Mutex::new(Files::default()));
+        let known = Arc::clone(&files);
         let heard = move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
             if event.kind.is_access() {
                 return;
             }
-            if let Some(path) = event.paths.into_iter().find(|path| is_ours(path)) {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(path) = event.paths.into_iter().find(|path| known.holds(path)) {
                 // One that waits already stands for all.
                 let _ = told.try_send(path);
             }
         };
         let watcher = notify::recommended_watcher(heard);
         let watcher = watcher.inspect_err(|error| tracing::warn!(%error, "files are not watched; use `hb reload`"));
-        Watched { watcher: watcher.ok(), dirs: BTreeSet::new() }
+        Watched { watcher: watcher.ok(), files }
     }
 
     fn look_at(&mut self, built: &Built) {
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted = dirs_of(built);
-        for gone in self.dirs.difference(&wanted) {
+        let files = Files::of(built);
+        let wanted = files.dirs();
+        let before = std::mem::replace(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner), files).dirs();
+        for gone in before.difference(&wanted) {
             let _ = watcher.unwatch(gone);
         }
         for dir in &wanted {
             // Watching again is how one that was replaced is found.
             if let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive)
-                && !self.dirs.contains(dir)
+                && !before.contains(dir)
             {
                 tracing::warn!(dir = %dir.display(), %error, "the directory is not watched; use `hb reload`");
             }
         }
-        self.dirs = wanted;
+    }
+}
+
+impl Files {
+    fn of(built: &Built) -> Files {
+        let config = &built.file.config;
+        let alone = std::iter::once(&built.file.path).chain(built.file.files.iter().map(|file| &file.path));
+        let plugins = config.sources.iter().map(|s| s.plugin.as_str());
+        let plugins = plugins.chain(config.normalizers.iter().map(|n| n.plugin.as_str()));
+        let plugins = plugins.chain(config.sinks.iter().map(|s| s.plugin.as_str()));
+        let mut whole: BTreeSet<PathBuf> = plugins.map(|name| config.plugins_dir.join(name)).collect();
+        whole.insert(config.policies_dir.clone());
+        // Policies lie one directory deep, by kind.
+        let below = std::fs::read_dir(&config.policies_dir).into_iter().flatten().flatten();
+        whole.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        Files { alone: alone.cloned().collect(), whole }
+    }
+
+    fn dirs(&self) -> BTreeSet<PathBuf> {
+        self.alone.iter().map(|path| above(path).to_owned()).chain(self.whole.iter().cloned()).collect()
+    }
+
+    /// Whether a change of this path may be a change of the generation. Where a volume is mounted by links, as
+    /// orchestrators do, only the link `..data` beside the files changes.
+    fn holds(&self, path: &Path) -> bool {
+        let is_link = path.file_name().is_some_and(|name| name == "..data");
+        self.alone.contains(path) || is_link || (self.whole.contains(above(path)) && !is_passing(path))
     }
 }
 
 /// Editors and package managers write beside the file they are about to replace.
-fn is_ours(path: &Path) -> bool {
+fn is_passing(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let is_passing = path.extension().is_some_and(|e| e == "swp" || e == "tmp" || e == "new");
-    !name.starts_with('.') && !name.ends_with('~') && !is_passing
+    let is_half = path.extension().is_some_and(|e| e == "swp" || e == "tmp" || e == "new");
+    name.starts_with('.') || name.ends_with('~') || is_half
 }
 
-/// Where the files of a generation lie.
-fn dirs_of(built: &Built) -> BTreeSet<PathBuf> {
-    let config = &built.file.config;
-    let mut dirs = BTreeSet::new();
-    let above = |path: &Path| match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    dirs.insert(above(&built.file.path));
-    dirs.extend(built.file.files.iter().map(|file| above(&file.path)));
-    let plugins = config.sources.iter().map(|s| s.plugin.as_str());
-    let plugins = plugins.chain(config.normalizers.iter().map(|n| n.plugin.as_str()));
-    let plugins = plugins.chain(config.sinks.iter().map(|s| s.plugin.as_str()));
-    dirs.extend(plugins.map(|name| config.plugins_dir.join(name)));
-    dirs.insert(config.policies_dir.clone());
-    // Policies lie one directory deep, by kind.
-    let below = std::fs::read_dir(&config.policies_dir).into_iter().flatten().flatten();
-    dirs.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
-    dirs
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_a_generation_is_looked_at() {
+        let set = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let files = Files { alone: set(&["/etc/hb/hb.yaml"]), whole: set(&["/opt/hb/policies/drift"]) };
+        let holds = |path: &str| files.holds(Path::new(path));
+        assert!(holds("/etc/hb/hb.yaml") && holds("/opt/hb/policies/drift/mine.luau") && holds("/etc/hb/..data"));
+        for other in ["/etc/hb/telemetry.jsonl", "/etc/hb/hb.yaml.tmp", "/opt/hb/policies/drift/.mine.luau.swp"] {
+            assert!(!holds(other), "{other}");
+        }
+        assert!(!holds("/opt/hb/policies/drift/mine.luau~") && !holds("/opt/hb/other/x.luau"));
+    }
 }
