@@ -10,10 +10,10 @@ use super::block::{Blocks, Packer};
 use super::commit::{Commit, OutboxDocument, Settled, Settlement};
 use super::error::StateError;
 use super::reader::{Reader, only};
-use super::tables;
 use super::usage::Tally;
 use super::value::{Put, Take};
 use super::write::Writer;
+use super::{retain, tables};
 
 /// What is left of a full queue, in tenths: rows are dropped in bulk, so that a dead sink costs no scan per commit.
 const KEPT_TENTHS: u64 = 9;
@@ -109,7 +109,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let cap = Cap { rows: self.options.outbox_cap_rows, bytes: self.options.outbox_cap_bytes };
-        let mut queues = Queues::open(self.txn, self.program)?;
+        let mut queues = Queues::open(self.txn, self.program, self.tally)?;
         for document in &commit.outbox {
             queues.push(self.packer, document)?;
         }
@@ -126,15 +126,17 @@ impl Writer<'_> {
 /// The queues of one program inside an open transaction.
 struct Queues<'t> {
     program: &'t str,
+    tally: &'t Tally,
     heads: Heads<'t>,
     contents: Contents<'t>,
     sums: Sums<'t>,
 }
 
 impl<'t> Queues<'t> {
-    fn open(txn: &'t WriteTransaction, program: &'t str) -> Result<Self, StateError> {
+    fn open(txn: &'t WriteTransaction, program: &'t str, tally: &'t Tally) -> Result<Self, StateError> {
         Ok(Self {
             program,
+            tally,
             heads: txn.open_table(tables::OUTBOX)?,
             contents: txn.open_table(tables::OUTBOX_DOCUMENTS)?,
             sums: txn.open_table(tables::OUTBOX_SUMS)?,
@@ -146,8 +148,7 @@ impl<'t> Queues<'t> {
         let mut sum = self.sum(sink)?;
         let seq = sum.next;
         let key = |fragment| (program, sink, seq, fragment);
-        // What waits has a cap of its own, and does not count towards the state's.
-        let bytes = packer.write(&Tally::default(), "outbox_documents", &mut self.contents, key, 1, &document.json)?;
+        let bytes = packer.write(self.tally, "outbox_documents", &mut self.contents, key, 1, &document.json)?;
         let row = OutboxRow {
             seq,
             rank: document.rank,
@@ -210,7 +211,7 @@ impl<'t> Queues<'t> {
     fn remove(&mut self, sink: &str, sum: &mut OutboxSum, seq: u64, bytes: u64) -> Result<(), StateError> {
         self.heads.remove((self.program, sink, seq))?;
         let fragments = (self.program, sink, seq, 0)..=(self.program, sink, seq, u16::MAX);
-        self.contents.retain_in(fragments, |_, _| false)?;
+        retain::drop_block(&mut self.contents, fragments, self.tally)?;
         let (Some(rows), Some(left)) = (sum.rows.checked_sub(1), sum.bytes.checked_sub(bytes)) else {
             let (key, what) = (format!("{:?}", (self.program, sink)), "the queue holds more than its sum".to_owned());
             return Err(StateError::Corrupt { table: "outbox_sums", key, what });
