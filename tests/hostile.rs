@@ -1,7 +1,7 @@
 //! Bad input of every kind through the real binary: named or counted and quarantined, and nothing innocent is lost.
 
 mod config;
-mod corpora;
+pub(crate) mod corpora;
 mod guests;
 mod input;
 
@@ -124,7 +124,7 @@ fn rows(hb: &Hb, dir: &str, labels: &str) -> Vec<String> {
 }
 
 /// A corpus that is not part of the repository: its folder or file below `HB_CORPORA`, if it is there.
-fn corpus(name: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn corpus(name: &str) -> Option<std::path::PathBuf> {
     let beside = crate::support::hb::repository().join("../shared/corpora");
     let path = std::env::var_os("HB_CORPORA").map_or(beside, Into::into).join(name);
     if !path.exists() {

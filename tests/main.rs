@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, its helpers too")]
 
 mod alerts;
+mod broker;
 mod cli;
 mod crash;
 mod deploy;
@@ -10,13 +11,17 @@ mod determinism;
 mod evidence;
 mod health;
 mod hostile;
+mod ingest;
 mod live;
+mod outside;
 mod plugins;
 mod readme;
 mod reload;
 mod retain;
 mod sinks;
 mod sources;
+mod tail;
+mod tls;
 mod verbs;
 mod yardstick;
 

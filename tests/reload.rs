@@ -336,7 +336,7 @@ fn udp_drops(port: u16) -> u64 {
 }
 
 /// The values of all stored samples by metric, in order.
-fn values(hb: &Hb) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn values(hb: &Hb) -> BTreeMap<String, Vec<u64>> {
     let reader = State::open(&hb.path("state"), Options::default()).unwrap().reader().unwrap();
     let defs = reader.series(PROGRAM).unwrap();
     let defs: BTreeMap<u32, SeriesDef> =

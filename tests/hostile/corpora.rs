@@ -130,7 +130,7 @@ fn naughty_strings_are_only_names() {
 }
 
 /// What an operator sees has no byte that does something to a terminal.
-fn assert_harmless(hb: &Hb) {
+pub(crate) fn assert_harmless(hb: &Hb) {
     for verb in [&["status"][..], &["quarantine", "list"], &["baseline", "list"]] {
         for args in [verb.to_vec(), verb.iter().copied().chain(["--json"]).collect()] {
             let output = hb.done(&args);

@@ -225,6 +225,11 @@ impl Running {
     /// Asks it to end by SIGTERM, which must succeed.
     pub(crate) fn end(&mut self) {
         self.signal("TERM");
+        self.wait();
+    }
+
+    /// Waits until it has ended, which must be with success.
+    pub(crate) fn wait(&mut self) {
         let status = self.child.wait().unwrap();
         self.said.extend(self.lines.iter());
         assert_eq!(status.code(), Some(0), "{:#?}", self.said.iter().rev().take(20).collect::<Vec<_>>());

@@ -133,8 +133,12 @@ impl Setup {
             .map_err(|d| anyhow::anyhow!(d.render(false)))?;
         let generation = Generation::build(&file).map_err(|d| anyhow::anyhow!(d.render(false)))?;
         let l = &file.config.limits;
-        let limits =
-            FeedLimits { batch_frames: l.batch_frames, batch_bytes: l.batch_bytes, max_line_bytes: l.max_line_bytes };
+        let limits = FeedLimits {
+            batch_frames: l.batch_frames,
+            batch_bytes: l.batch_bytes,
+            max_line_bytes: l.max_line_bytes,
+            max_frames: u64::MAX,
+        };
         let baseline = Arc::new(learn(&generation, limits, &dir.join("learn.jsonl"))?);
         Ok(Setup { file, generation, limits, baseline })
     }

@@ -117,6 +117,15 @@ impl Writer {
         writeln!(events, "{event}")
     }
 
+    /// Makes durable what was added; the files are still to be finished.
+    pub fn save(&mut self) -> io::Result<()> {
+        for file in [Some(&mut self.metrics), self.events.as_mut()].into_iter().flatten() {
+            file.flush()?;
+            file.get_ref().sync_data()?;
+        }
+        Ok(())
+    }
+
     /// Finishes the files; `meta` gets id, span and hash.
     pub fn finish(mut self, mut meta: RunMeta) -> io::Result<RunMeta> {
         self.metrics.flush()?;

@@ -107,9 +107,12 @@ enum Verb {
     /// What the state holds: sources, counts, decisions, cases.
     #[command(after_help = "Example: hb status --json")]
     Status,
-    /// Run telemetry through source and normalizer into an artifact directory.
-    #[command(after_help = "Example: hb ingest --source file-replay telemetry.jsonl --out live")]
-    Ingest(ingest::IngestArgs),
+    /// Run telemetry of a file, a broker or a socket through source and normalizer into an artifact directory.
+    #[command(after_help = "Examples:
+  hb ingest telemetry.jsonl --out live
+  hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
+  hb ingest --source syslog --listen udp://127.0.0.1:5514 --max-frames 1000 --out live")]
+    Ingest(Box<ingest::IngestArgs>),
     /// Normalize a file of raw records into metrics.csv.
     #[command(
         after_help = "Example: hb normalize --schema telemetry_schema.yaml --input raw.jsonl --output metrics.csv"

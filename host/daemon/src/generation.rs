@@ -23,7 +23,7 @@ use crate::config::{
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place};
 use crate::plugin::{Grants, Host, HostOptions, Kind, Loaded, Manifest, Trust};
 use crate::policy::{self, PolicyKind, PolicyProblem, PolicySet};
-use crate::transport::mqtt::{ClientCertificate, DEFAULT_SESSION_EXPIRY_S, MqttVersion, Qos, TlsOptions};
+use crate::transport::mqtt::{ClientCertificate, MqttVersion, Qos, TlsOptions};
 use crate::transport::{ExecOptions, FileOptions, MqttOptions, SocketOptions, TransportError, TransportOptions};
 
 /// Largest plugin file in bytes: a Python guest has 18 MB.
@@ -281,7 +281,7 @@ fn mqtt_options(config: &MqttTransportConfig, max_payload_bytes: usize) -> Resul
         topics: config.topics.clone(),
         qos: [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(config.qos.min(2))],
         keep_alive_s: config.keep_alive_sec,
-        session_expiry_s: DEFAULT_SESSION_EXPIRY_S,
+        session_expiry_s: config.session_expiry_sec,
         in_flight_window: config.in_flight_window,
         receive_maximum: None,
         max_payload_bytes,

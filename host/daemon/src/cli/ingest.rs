@@ -1,5 +1,7 @@
 //! `hb ingest` and `hb normalize`: telemetry through the plugins into files, without state.
 
+mod origin;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,18 +10,21 @@ use clap::Args;
 use hb_engine::series::SeriesDef;
 use serde_json::json;
 
-use super::{Done, Failure, Global, progress, tell};
+use super::{Done, Failure, Global, progress, signals, tell};
 use crate::artifact::{self, RunMeta, Writer};
 use crate::clock;
-use crate::config::{Config, ConfigFile, FileTransportConfig, SourceConfig, TransportConfig, yaml};
+use crate::config::{ConfigFile, FileTransportConfig, SourceConfig, TransportConfig, yaml};
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::generation::{Part, Plugins, Unit};
 use crate::pipeline::feed::{Feed, FeedLimits, Next};
 use crate::pipeline::series::SeriesBook;
+use crate::pipeline::{Cursor, Normalized};
 use crate::plugin::{Grants, Kind};
 
-/// The source when nobody names one.
-const DEFAULT_SOURCE: &str = "file-replay";
+use origin::OriginArgs;
+
+/// The source of a file.
+const FILE_SOURCE: &str = "file-replay";
 
 /// The normalizer when a config names none.
 const DEFAULT_NORMALIZER: &str = "schema-map";
@@ -27,26 +32,40 @@ const DEFAULT_NORMALIZER: &str = "schema-map";
 /// Reasons for refusals that are listed one by one.
 const REASONS_MAX: usize = 20;
 
+/// How often it is looked whether a run is to end, ms.
+const LOOK_MS: u64 = 100;
+
+/// How often what has come is made durable, ms, when nobody waits for it.
+const SAVE_MS: u64 = 1_000;
+
 /// Arguments of `hb ingest`.
 #[derive(Args)]
 pub(crate) struct IngestArgs {
-    /// Source plugin; file-replay by default. The config's source with this plugin says how it reads.
+    /// Source plugin; by default the one that reads what is given: file-replay, mqtt or syslog. The config's source with
+    /// this plugin says how it reads.
     #[arg(long, value_name = "PLUGIN")]
     source: Option<String>,
     /// Source of the config to read as, where several have the plugin; otherwise the first.
     #[arg(long, value_name = "NAME")]
     config_source: Option<String>,
-    /// The file to read.
-    path: PathBuf,
+    #[command(flatten)]
+    origin: OriginArgs,
     /// Artifact directory to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Telemetry schema; overrides the config's.
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Lines per second at most.
+    /// Lines of a file per second at most.
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
+    /// End after this time, as 30s or 5m. A broker or a socket has no end of its own: Ctrl-C and SIGTERM end it too, and
+    /// what has come is written.
+    #[arg(long = "for", value_name = "SPAN")]
+    span: Option<String>,
+    /// End after this many frames.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_frames: Option<u64>,
 }
 
 /// Arguments of `hb normalize`.
@@ -63,41 +82,74 @@ pub(crate) struct NormalizeArgs {
     output: PathBuf,
 }
 
-/// Reads a file as the daemon would read it into an artifact directory.
+/// Reads a file, a broker or a socket as the daemon would, into an artifact directory.
 pub(crate) fn ingest(global: &Global, args: &IngestArgs) -> Done {
     let (file, _scratch) = global.load_or_defaults()?;
-    let configured = find_source(&file, args.source.as_deref(), args.config_source.as_deref())?;
-    let (path, config) = (args.path.display(), file.path.display());
+    let default = args.origin.default_plugin();
+    let configured = find_source(&file, args.source.as_deref(), default, args.config_source.as_deref())?;
+    let plugin = configured.map_or_else(|| args.source.as_deref().unwrap_or(default), |s| s.plugin.as_str());
+    let max_bytes = file.config.limits.max_line_bytes as usize;
+    let transport = args.origin.transport(plugin, configured, max_bytes)?;
+    let is_live = !matches!(transport, TransportConfig::File(_));
+    if args.rate.is_some() && is_live {
+        return Err(Failure::usage("`--rate` belongs to files", "leave it out: what is live comes when it comes"));
+    }
+    let (what, config) = (origin_text(&transport), file.path.display());
     match (configured, file.config.normalizers.first()) {
         (Some(source), _) if args.config_source.is_none() => {
-            tell(&format!("{path} is read as source `{}` of {config}\n", source.name));
+            tell(&format!("{what} is read as source `{}` of {config}\n", source.name));
         }
         (None, Some(first)) => {
-            tell(&format!("no source of {config} reads so; {path} is normalized by `{}`\n", first.name));
+            tell(&format!("no source of {config} reads so; {what} is normalized by `{}`\n", first.name));
         }
         _ => {}
     }
-    let plugin = configured.map_or_else(|| args.source.as_deref().unwrap_or(DEFAULT_SOURCE), |s| s.plugin.as_str());
-    let mut settings = configured.map_or_else(default_settings, |s| s.settings.clone());
+    let mut settings = configured.map_or_else(|| default_settings(plugin), |s| s.settings.clone());
     if let Some(rate) = args.rate {
         settings["rate_lines_per_sec"] = json!(rate);
     }
     let normalizer = configured.map(|s| s.normalizer.as_str());
-    let unit = unit(&file, plugin, settings, &args.path, normalizer, args.schema.as_deref())?;
-    let meta = write_artifacts(&file.config, &unit, &args.out)?;
+    let unit = unit(&file, plugin, settings, transport, normalizer, args.schema.as_deref())?;
+    let end = End::of(args, is_live)?;
+    let limits = FeedLimits { max_frames: args.max_frames.unwrap_or(u64::MAX), ..FeedLimits::of(&file.config) };
+    let meta = write_artifacts(&unit, limits, &args.out, &end)?;
     show(global, &meta, &args.out);
     Ok(exit::OK)
+}
+
+/// When a run ends before its source does.
+#[derive(Default)]
+struct End {
+    at: Option<Instant>,
+    is_asked: Option<signals::Flag>,
+}
+
+impl End {
+    fn of(args: &IngestArgs, is_live: bool) -> Result<End, Failure> {
+        let span = args.span.as_deref().map(clock::parse_span).transpose();
+        let span =
+            span.map_err(|e| Failure::usage(e, "as --for 30s"))?.map(|ns| Duration::from_nanos(ns.unsigned_abs()));
+        // Half a file is no file: whoever interrupts that wants no artifacts.
+        let is_asked = is_live.then(signals::flag).transpose();
+        let is_asked = is_asked.map_err(|e| Failure::io("signal handling".as_ref(), &e))?;
+        Ok(End { at: span.and_then(|span| Instant::now().checked_add(span)), is_asked })
+    }
+
+    fn has_come(&self) -> bool {
+        self.at.is_some_and(|at| at <= Instant::now()) || self.is_asked.as_ref().is_some_and(|f| f.name().is_some())
+    }
 }
 
 /// The source of the config with this name, or else the first with this plugin.
 fn find_source<'c>(
     file: &'c ConfigFile,
     plugin: Option<&str>,
+    default: &str,
     name: Option<&str>,
 ) -> Result<Option<&'c SourceConfig>, Failure> {
     let sources = &file.config.sources;
     let Some(name) = name else {
-        return Ok(sources.iter().find(|s| s.plugin == *plugin.unwrap_or(DEFAULT_SOURCE)));
+        return Ok(sources.iter().find(|s| s.plugin == *plugin.unwrap_or(default)));
     };
     let Some(source) = sources.iter().find(|s| s.name == *name) else {
         let message = format!("{} has no source `{}`", file.path.display(), neutralise(name));
@@ -113,36 +165,38 @@ fn find_source<'c>(
     }
 }
 
-fn default_settings() -> serde_json::Value {
-    json!({ "format": "auto" })
+fn default_settings(plugin: &str) -> serde_json::Value {
+    if plugin == FILE_SOURCE { json!({ "format": "auto" }) } else { json!({}) }
 }
 
 /// Normalizes one file.
 pub(crate) fn normalize(global: &Global, args: &NormalizeArgs) -> Done {
     let (file, _scratch) = global.load_or_defaults()?;
-    let unit = unit(&file, DEFAULT_SOURCE, default_settings(), &args.input, None, Some(&args.schema))?;
+    let transport = TransportConfig::File(FileTransportConfig { path: args.input.clone(), follow: false });
+    let unit = unit(&file, FILE_SOURCE, default_settings(FILE_SOURCE), transport, None, Some(&args.schema))?;
+    let limits = FeedLimits::of(&file.config);
     let single = args.output.extension().is_some_and(|e| e == "csv");
     if !single {
-        let meta = write_artifacts(&file.config, &unit, &args.output)?;
+        let meta = write_artifacts(&unit, limits, &args.output, &End::default())?;
         show(global, &meta, &args.output);
         return Ok(exit::OK);
     }
     // The directory is made beside the file, so that the rename stays on one file system.
     let parent = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = tempfile::tempdir_in(parent).map_err(|e| Failure::io(parent, &e))?;
-    let meta = write_artifacts(&file.config, &unit, dir.path())?;
+    let meta = write_artifacts(&unit, limits, dir.path(), &End::default())?;
     std::fs::rename(dir.path().join(artifact::METRICS), &args.output).map_err(|e| Failure::io(&args.output, &e))?;
     show(global, &meta, &args.output);
     Ok(exit::OK)
 }
 
-/// A unit for one file: the source plugin with `settings`, and the normalizer of this name, or else the first, with a
-/// schema of its own or the config's.
+/// A unit for one transport: the source plugin with `settings`, and the normalizer of this name, or else the first, with
+/// a schema of its own or the config's.
 fn unit(
     file: &ConfigFile,
     source: &str,
     settings: serde_json::Value,
-    path: &Path,
+    transport: TransportConfig,
     normalizer: Option<&str>,
     schema: Option<&Path>,
 ) -> Result<Unit, Failure> {
@@ -159,8 +213,8 @@ fn unit(
     let plugin = configured.map_or(DEFAULT_NORMALIZER, |n| n.plugin.as_str());
     Ok(Unit {
         name: source.to_owned(),
-        transport: TransportConfig::File(FileTransportConfig { path: path.to_owned(), follow: false }),
-        whole: true,
+        whole: matches!(transport, TransportConfig::File(_)),
+        transport,
         source: part(&plugins, source, Kind::Source, &settings)?,
         normalizer: part(&plugins, plugin, Kind::Normalizer, &normalizer_settings)?,
         workers: configured.map_or(1, |n| n.workers.into()),
@@ -171,31 +225,76 @@ fn part(plugins: &Plugins, name: &str, kind: Kind, settings: &serde_json::Value)
     Ok(plugins.load(name, kind, settings, &Grants::default())?.0)
 }
 
-fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, Failure> {
+/// Writes what a unit brings until it ends, or `end` has come.
+fn write_artifacts(unit: &Unit, limits: FeedLimits, out: &Path, end: &End) -> Result<RunMeta, Failure> {
     let failed = |e: std::io::Error| Failure::io(out, &e);
     let book = SeriesBook::default();
-    let mut feed = Feed::start(unit, &book, None, FeedLimits::of(config))?;
-    let mut writer = Writer::create(out).map_err(failed)?;
-    let mut meta = RunMeta { source: source_text(unit), ..RunMeta::default() };
-    meta.correlation_id = std::env::var("HB_CORRELATION_ID").unwrap_or_default();
-    meta.made_by = [&unit.source, &unit.normalizer].map(made_by).to_vec();
-    let mut defs: Vec<SeriesDef> = Vec::new();
+    let mut feed = Feed::start(unit, &book, None, limits)?;
+    let mut run = Run::create(unit, out).map_err(failed)?;
+    let is_live = end.is_asked.is_some();
+    if is_live {
+        tell(&format!("reading from {}\n", origin_text(&unit.transport)));
+    }
     let bar = progress::frames("ingest");
+    let (mut is_ending, mut unsaved, mut saved): (_, Option<Cursor>, _) = (false, None, Instant::now());
     loop {
-        let batch = match feed.next(Instant::now() + Duration::from_secs(1)) {
-            Next::Batch(batch) => batch,
-            Next::Idle | Next::Swapped => continue,
+        let ends_now = !is_ending && end.has_come();
+        let is_due = ends_now || feed.wants_commit() || saved.elapsed() >= Duration::from_millis(SAVE_MS);
+        if is_live
+            && is_due
+            && let Some(cursor) = unsaved.take()
+        {
+            // A broker hears only of what is on disk.
+            run.writer.save().map_err(failed)?;
+            feed.committed(&cursor);
+            saved = Instant::now();
+        }
+        if ends_now {
+            feed.finish();
+            is_ending = true;
+        }
+        match feed.next(Instant::now() + Duration::from_millis(LOOK_MS)) {
+            Next::Batch(batch) => {
+                bar.inc(batch.frames.len() as u64);
+                run.take(&batch, &book).map_err(failed)?;
+                unsaved = Some(batch.cursor);
+            }
+            Next::Idle | Next::Swapped => {}
             Next::Ended => break,
             Next::Failed(e) => return Err(e.into()),
+        }
+    }
+    bar.finish_and_clear();
+    run.writer.finish(run.meta).map_err(failed)
+}
+
+/// An artifact directory that is being written.
+struct Run {
+    writer: Writer,
+    meta: RunMeta,
+    defs: Vec<SeriesDef>,
+}
+
+impl Run {
+    fn create(unit: &Unit, out: &Path) -> std::io::Result<Run> {
+        let source = format!("{} {}", unit.source.record.plugin, origin_text(&unit.transport));
+        let meta = RunMeta {
+            source,
+            correlation_id: std::env::var("HB_CORRELATION_ID").unwrap_or_default(),
+            made_by: [&unit.source, &unit.normalizer].map(made_by).to_vec(),
+            ..RunMeta::default()
         };
-        bar.inc(batch.frames.len() as u64);
-        defs.extend(book.since(defs.len()));
+        Ok(Run { writer: Writer::create(out)?, meta, defs: Vec::new() })
+    }
+
+    fn take(&mut self, batch: &Normalized, book: &SeriesBook) -> std::io::Result<()> {
+        self.defs.extend(book.since(self.defs.len()));
         let c = &batch.columns;
         let mut unfit = 0;
         for k in 0..c.len() {
-            let def = &defs[c.series[k] as usize];
+            let def = &self.defs[c.series[k] as usize];
             if artifact::has_place_for(def) {
-                writer.sample(def, c.time_ns[k], c.value[k]).map_err(failed)?;
+                self.writer.sample(def, c.time_ns[k], c.value[k])?;
             } else {
                 unfit += 1;
             }
@@ -207,11 +306,17 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
             let line = json!({
                 "timestamp": clock::rfc3339(event.time_ns), "kind": event.kind, "body": body, "attributes": attributes,
             });
-            writer.event(&line).map_err(failed)?;
+            self.writer.event(&line)?;
         }
+        self.count(batch, unfit);
+        Ok(())
+    }
+
+    fn count(&mut self, batch: &Normalized, unfit: usize) {
+        let meta = &mut self.meta;
         let mut count = |name: &str, n: usize| *meta.counts.entry(name.to_owned()).or_default() += n as u64;
         count("frames", batch.frames.len());
-        count("samples", c.len() - unfit);
+        count("samples", batch.columns.len() - unfit);
         count("events", batch.events.len());
         count("ignored", batch.ignored as usize);
         count("rejects", batch.refused.len() + unfit);
@@ -229,8 +334,6 @@ fn write_artifacts(config: &Config, unit: &Unit, out: &Path) -> Result<RunMeta, 
             *meta.refused.entry(format!("fault of {}", fault.plugin)).or_default() += 1;
         }
     }
-    bar.finish_and_clear();
-    writer.finish(meta).map_err(failed)
 }
 
 fn show(global: &Global, meta: &RunMeta, out: &Path) {
@@ -253,10 +356,16 @@ fn show(global: &Global, meta: &RunMeta, out: &Path) {
     });
 }
 
-fn source_text(unit: &Unit) -> String {
-    let TransportConfig::File(file) = &unit.transport else { return unit.source.record.plugin.clone() };
-    let name = file.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    format!("{} {name}", unit.source.record.plugin)
+/// What is read, without the paths of this machine.
+fn origin_text(transport: &TransportConfig) -> String {
+    match transport {
+        TransportConfig::File(file) => {
+            file.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        }
+        TransportConfig::Socket(socket) => neutralise(&socket.listen).into_owned(),
+        TransportConfig::Exec(exec) => neutralise(&exec.argv.join(" ")).into_owned(),
+        TransportConfig::Mqtt(mqtt) => neutralise(&format!("{} {}", mqtt.broker, mqtt.topics.join(" "))).into_owned(),
+    }
 }
 
 fn made_by(part: &Part) -> String {

@@ -72,6 +72,9 @@ pub struct MqttTransportConfig {
     pub version: String,
     /// Stable and unique at the broker: its session is kept under it. Default: `hb-<program>-<source>`.
     pub client_id: Option<String>,
+    /// Seconds the broker keeps the session without a connection, with MQTT 5; 0 ends both together, and what is
+    /// published meanwhile is missed. Default: 604,800, a week.
+    pub session_expiry_sec: u32,
     /// User name. Default: none.
     pub user: Option<String>,
     /// Password, as a secret reference. Default: none.
@@ -157,6 +160,7 @@ impl FromNode for MqttTransportConfig {
         let versions = ["5", "3.1.1"].map(|word| (word, word));
         let version = f.choice("version", "5", &versions, reader);
         let client_id: Option<Option<String>> = f.optional("client_id", reader);
+        let session_expiry_sec = f.whole("session_expiry_sec", 604_800, &(0..=u32::MAX), reader);
         let user: Option<Option<String>> = f.optional("user", reader);
         let password: Option<Option<SecretRef>> = f.optional("password", reader);
         let ca_file: Option<Option<PathBuf>> = f.optional("ca_file", reader);
@@ -171,6 +175,7 @@ impl FromNode for MqttTransportConfig {
             qos: qos?,
             version: version?.to_owned(),
             client_id: client_id?,
+            session_expiry_sec: session_expiry_sec?,
             user: user?,
             password: password?,
             ca_file: ca_file?,

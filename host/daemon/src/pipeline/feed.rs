@@ -47,6 +47,8 @@ pub struct FeedLimits {
     pub batch_bytes: u32,
     /// Longest line.
     pub max_line_bytes: u32,
+    /// Frames of the source, after which it ends.
+    pub max_frames: u64,
 }
 
 impl FeedLimits {
@@ -57,6 +59,7 @@ impl FeedLimits {
             batch_frames: limits.batch_frames,
             batch_bytes: limits.batch_bytes,
             max_line_bytes: limits.max_line_bytes,
+            max_frames: u64::MAX,
         }
     }
 }

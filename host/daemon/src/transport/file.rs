@@ -2,7 +2,12 @@
 //!
 //! A position is a byte offset and the identity of the file: device, inode and the hash of its first bytes. A file
 //! that was truncated or replaced is noticed, at the start and while it is followed, and read again from its start as
-//! a new epoch. What a writer appends to a file after it was replaced by another is not seen.
+//! a new epoch.
+//!
+//! A file that is renamed is read to its end, as long as nothing is in the one that takes its name: until then its writer
+//! may not have noticed. Renamed while nobody read it, it is looked for beside its old place. What cannot be seen: what
+//! is appended to the old file when the new one has content already, a file that is replaced again before it was looked
+//! at, and what is cut off by a truncation before it was read. So logs are rotated by renaming, not by `copytruncate`.
 //!
 //! A line longer than the limit is passed over without being held in memory, and reported.
 
@@ -29,6 +34,9 @@ const HEAD_BYTES: usize = 1024;
 
 /// Bytes of a line that is too long which are passed over in one call, so that a caller can stop in between.
 const MAX_SKIP_BYTES: u64 = 64 << 20;
+
+/// Most files beside a renamed one that are looked at: a directory of logs has some hundreds.
+const SIBLINGS_MAX: usize = 10_000;
 
 /// How often a file that is followed is looked at, while nothing comes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,6 +66,13 @@ pub struct Identity {
     pub head_len: u32,
     /// SHA-256 of these bytes.
     pub head: Hash,
+}
+
+impl Identity {
+    /// Device and inode.
+    fn place(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
 }
 
 /// How far a file has been read.
@@ -177,7 +192,7 @@ enum Look {
 impl FileTransport {
     /// Opens a file at its start, or at a position when it is still the same file.
     pub fn open(options: FileOptions, resume: Option<&FilePosition>) -> Result<Self, FileError> {
-        let (file, meta) = open_regular(&options.path)?;
+        let (mut file, mut meta) = open_regular(&options.path)?;
         let failed = |e| FileError::new(&options.path, e);
         let (mut offset, mut epoch, mut pending) = (0, 0, None);
         if let Some(position) = resume {
@@ -187,6 +202,12 @@ impl FileTransport {
                 Look::Replaced | Look::Rewritten => Some(FileEvent::Replaced { offset }),
                 Look::Same | Look::Grown | Look::Gone => None,
             };
+            // What nobody read before it was renamed comes first.
+            let renamed =
+                pending.as_ref().filter(|_| options.follow).and_then(|_| find_renamed(&options.path, position));
+            if let Some(found) = renamed {
+                ((file, meta), pending) = (found, None);
+            }
             if pending.is_some() {
                 (offset, epoch) = (0, epoch + 1);
             }
@@ -402,13 +423,20 @@ impl FileTransport {
     /// Compares what is under the name now with what has been read.
     fn look(&self) -> Result<Look, FileError> {
         let failed = |e| FileError::new(&self.options.path, e);
+        let is_left = |named: &Metadata| named.len() == 0 && (named.dev(), named.ino()) != self.identity.place();
         let named = match std::fs::metadata(&self.options.path) {
-            Ok(meta) => meta,
-            // Between the two steps of a rotation there is no file.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Gone),
+            Ok(meta) if !is_left(&meta) => meta,
+            // Between two steps of a rotation: there is no file, or nobody writes to it yet.
+            Ok(_) => return self.look_at_old().map_err(failed),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.look_at_old().map_err(failed),
             Err(e) => return Err(failed(e)),
         };
         compare(&self.identity, self.read_to(), &self.file, &named).map_err(failed)
+    }
+
+    /// Looks at the file that has lost its name: its writer may not have noticed.
+    fn look_at_old(&self) -> io::Result<Look> {
+        Ok(if self.file.metadata()?.len() > self.read_to() { Look::Grown } else { Look::Gone })
     }
 
     /// Begins again with what is under the name now.
@@ -437,6 +465,21 @@ impl FileTransport {
         self.at_end = false;
         Ok(())
     }
+}
+
+/// The file of a position under another name in the same directory.
+fn find_renamed(path: &Path, position: &FilePosition) -> Option<(File, Metadata)> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(directory).ok()?.take(SIBLINGS_MAX).flatten() {
+        let is_it = |meta: &Metadata| meta.is_file() && (meta.dev(), meta.ino()) == position.identity.place();
+        if !entry.metadata().is_ok_and(|meta| is_it(&meta)) {
+            continue;
+        }
+        let (file, meta) = open_regular(&entry.path()).ok()?;
+        let look = compare(&position.identity, position.offset, &file, &meta).ok()?;
+        return matches!(look, Look::Same | Look::Grown).then_some((file, meta));
+    }
+    None
 }
 
 fn open_regular(path: &Path) -> Result<(File, Metadata), FileError> {

@@ -171,16 +171,23 @@ pub(super) fn explain(peer: &str, error: &rustls::Error) -> String {
 
 fn explain_certificate(peer: &str, error: &CertificateError) -> String {
     let what = match error {
-        CertificateError::UnknownIssuer => "is not signed by a certificate authority that is trusted here".to_owned(),
+        CertificateError::UnknownIssuer => {
+            "is not signed by a certificate authority that is trusted here; name its own as ca_file".to_owned()
+        }
         // Two authorities of one name: the trusted one did not sign this.
-        CertificateError::BadSignature => "is not signed by the certificate authority it names".to_owned(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".to_owned(),
+        CertificateError::BadSignature => {
+            "is not signed by the certificate authority it names; name its own as ca_file".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "has expired; have it renewed, or check the clocks".to_owned()
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet; check the clocks".to_owned()
         }
-        CertificateError::NotValidForName => "is for another host".to_owned(),
+        CertificateError::NotValidForName => "is for another host; connect to the one it is for".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => {
-            format!("is for another host than `{}`: it names {}", expected.to_str(), names(presented))
+            let (host, names) = (expected.to_str(), names(presented));
+            format!("is for another host than `{host}`: it names {names}; connect to one of these, or have it renewed")
         }
         CertificateError::Revoked => "has been revoked".to_owned(),
         e => format!("cannot be used: {e}"),
@@ -200,7 +207,9 @@ fn names(presented: &[String]) -> String {
 
 fn explain_alert(peer: &str, alert: AlertDescription) -> String {
     match alert {
-        AlertDescription::CertificateRequired => format!("{peer} asks for a client certificate"),
+        AlertDescription::CertificateRequired => {
+            format!("{peer} asks for a client certificate; a broker is shown that of cert_file and key_file")
+        }
         AlertDescription::UnknownCA => format!("{peer} does not know who signed the client certificate"),
         AlertDescription::CertificateExpired => format!("{peer} says that the client certificate has expired"),
         AlertDescription::CertificateRevoked => format!("{peer} says that the client certificate was revoked"),
@@ -210,7 +219,7 @@ fn explain_alert(peer: &str, alert: AlertDescription) -> String {
         AlertDescription::ProtocolVersion => format!("{peer} speaks neither TLS 1.2 nor 1.3"),
         // Some on TLS 1.2 say no more than this when they miss a certificate.
         AlertDescription::HandshakeFailure => {
-            format!("{peer} refused the TLS handshake; it may ask for a client certificate")
+            format!("{peer} refused the TLS handshake; it may ask for a client certificate: cert_file and key_file")
         }
         alert => format!("{peer} refused TLS: {alert:?}"),
     }

@@ -82,7 +82,8 @@ impl Reader {
 
     /// Reads, polls and hands on one batch. Continues after some ms, or breaks at the end of the source.
     fn step(&mut self) -> Result<ControlFlow<(), u64>, PipelineError> {
-        if self.finish_at.is_some_and(|at| at <= Instant::now()) {
+        let frames_left = self.limits.max_frames.saturating_sub(self.cursor.ordinal);
+        if frames_left == 0 || self.finish_at.is_some_and(|at| at <= Instant::now()) {
             return Ok(ControlFlow::Break(()));
         }
         if self.inbox.frames.is_empty() {
@@ -107,7 +108,8 @@ impl Reader {
                 }
             }
         }
-        let polled = match self.source.poll(&self.inbox.frames, self.limits.batch_frames, self.limits.batch_bytes) {
+        let frames_max = self.limits.batch_frames.min(u32::try_from(frames_left).unwrap_or(u32::MAX));
+        let polled = match self.source.poll(&self.inbox.frames, frames_max, self.limits.batch_bytes) {
             Ok(polled) => {
                 self.breaker.succeeded();
                 polled

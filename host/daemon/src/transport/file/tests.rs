@@ -180,6 +180,31 @@ fn a_replaced_file_is_read_to_its_end_before_the_new_one() {
     assert_eq!(drain(&mut t), "2:bb 5:c [Replaced { offset: 6 }] 0:d idle");
     assert_eq!((t.position().epoch, t.position().offset), (1, 2));
     assert_eq!(drain(&mut kit.open(false, Some(&before))), "[Replaced { offset: 2 }] 0:d end");
+    // Followed again, what nobody read before it was renamed comes first.
+    assert_eq!(drain(&mut kit.open(true, Some(&before))), "2:bb 5:c [Replaced { offset: 6 }] 0:d idle");
+    fs::remove_file(kit.dir.path().join("old")).unwrap();
+    assert_eq!(drain(&mut kit.open(true, Some(&before))), "[Replaced { offset: 2 }] 0:d idle");
+}
+
+#[test]
+fn a_writer_that_notices_a_rotation_late_is_read_where_it_writes() {
+    let kit = Kit::new("a\n");
+    let mut t = kit.open(true, None);
+    assert_eq!(drain(&mut t), "0:a idle");
+    fs::rename(kit.path(), kit.dir.path().join("old")).unwrap();
+    let write = |text: &str| {
+        OpenOptions::new().append(true).open(kit.dir.path().join("old")).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    write("b\n");
+    assert!(t.wait_growth(Instant::now()).unwrap());
+    assert_eq!(drain(&mut t), "2:b idle");
+    fs::write(kit.path(), "").unwrap();
+    assert!(!t.wait_growth(Instant::now()).unwrap());
+    write("c\n");
+    assert!(t.wait_growth(Instant::now()).unwrap());
+    assert_eq!(drain(&mut t), "4:c idle");
+    kit.append("d\n");
+    assert_eq!(drain(&mut t), "[Replaced { offset: 6 }] 0:d idle");
 }
 
 #[test]

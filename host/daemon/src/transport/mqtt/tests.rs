@@ -691,7 +691,8 @@ fn tls_says_what_is_wrong_with_the_brokers_certificate() {
         };
         let mut wrong_ca = tls_options(&broker, ports[0], version, None);
         wrong_ca.tls.as_mut().unwrap().ca_file = Some(broker.path().join("other.crt"));
-        let unknown = "the broker's certificate is not signed by a certificate authority that is trusted here";
+        let unknown = "the broker's certificate is not signed by a certificate authority that is trusted here; \
+            name its own as ca_file";
         refused(wrong_ca, unknown);
         let mut system = tls_options(&broker, ports[0], version, None);
         system.tls.as_mut().unwrap().ca_file = None;
@@ -699,9 +700,10 @@ fn tls_says_what_is_wrong_with_the_brokers_certificate() {
             refused(system, unknown);
         }
         let with = |port| tls_options(&broker, port, version, None);
-        refused(with(ports[1]), "the broker's certificate has expired");
+        refused(with(ports[1]), "the broker's certificate has expired; have it renewed, or check the clocks");
         refused(with(ports[2]), "the broker's certificate is not valid yet; check the clocks");
-        let elsewhere = "the broker's certificate is for another host than `127.0.0.1`: it names broker.example";
+        let elsewhere = "the broker's certificate is for another host than `127.0.0.1`: it names broker.example; \
+            connect to one of these, or have it renewed";
         refused(with(ports[3]), elsewhere);
         refused(with(broker.port), "the broker closed the connection");
         refused(MqttOptions { tls: None, ..with(ports[0]) }, "the broker closed the connection");

@@ -1,0 +1,262 @@
+//! A broker that is killed again and again: the daemon goes on, loses nothing that the broker kept, and adds no doubles
+//! of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::reload::values;
+use crate::support::broker::Broker;
+use crate::support::hb::{Dice, Hb, Running};
+
+/// Kills of the broker.
+const KILLS: usize = 20;
+
+/// Messages a second at most.
+const RATE: u64 = 1_000;
+
+/// Messages that wait for their acknowledgement at most.
+const WINDOW: usize = 50;
+
+/// Acknowledgements between two kills at most.
+const BETWEEN: u64 = 600;
+
+/// How long the publisher waits for an acknowledgement before it looks for something else to do.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How long anything may take before the test gives up.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// mosquitto acknowledges first and saves then; with these settings it saves in the same turn of its loop. So a kill
+/// costs what was acknowledged since the last save was complete, if it had not reached the subscriber yet. Its log says
+/// which messages these are; about all others it made a promise.
+const SETTINGS: &str = "persistence true\npersistence_location DIR/\nautosave_on_changes true\nautosave_interval 1\n\
+    max_queued_messages 0\nmax_inflight_messages 100\n";
+
+/// What became of each message at the broker.
+#[derive(Default)]
+struct Ledger {
+    /// How often it took each: a publisher that got no acknowledgement sends again.
+    taken: BTreeMap<u64, u64>,
+    /// How often it gave each to the daemon as one that it did not know to be there. One that goes back to an older save
+    /// forgets what it has given, and that it was acknowledged, and nothing in MQTT tells such a message from a new one.
+    given: BTreeMap<u64, u64>,
+    /// Which message a packet id of the daemon's session stands for.
+    ids: BTreeMap<u64, u64>,
+    /// What the daemon has acknowledged.
+    acknowledged: BTreeSet<u64>,
+    /// Acknowledged, and killed before it was saved.
+    unsaved: BTreeSet<u64>,
+}
+
+#[test]
+fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
+    let mut broker = Broker::start(SETTINGS);
+    let hb = subscriber(broker.port);
+    let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info"));
+    running.wait_for("connected to the MQTT broker", 1);
+    assert!(broker.says("Sending SUBACK to hit"), "it does not subscribe");
+
+    let (done, port) = (AtomicBool::new(false), broker.port);
+    let (to_killer, acknowledged) = channel();
+    let (mut ledger, mut acks) = (Ledger::default(), BTreeSet::new());
+    let sent = std::thread::scope(|threads| {
+        let publisher = threads.spawn(|| publish(port, &done, &to_killer));
+        let mut dice = Dice(23);
+        for n in 0..KILLS {
+            // Every third time it comes back as a publisher and a subscriber are about to greet it.
+            let wanted = if n % 3 == 2 { dice.below(3) } else { 1 + dice.below(BETWEEN) };
+            if n % 3 != 2 && n > 0 {
+                running.wait_for("connected to the MQTT broker", 1);
+            }
+            acks.extend((0..wanted).map(|_| acknowledged.recv_timeout(PATIENCE).expect("nothing is acknowledged")));
+            ledger.note(&broker.kill());
+            broker.restart();
+        }
+        done.store(true, Ordering::Relaxed);
+        publisher.join().unwrap()
+    });
+    acks.extend(acknowledged.try_iter());
+    assert_eq!(acks, (0..sent).collect::<BTreeSet<u64>>(), "the publisher goes on until it has all acknowledgements");
+    wait_for_the_end(&broker);
+    ledger.note(&broker.kill());
+    running.end();
+
+    let mut stored: BTreeMap<u64, u64> = BTreeMap::new();
+    for n in values(&hb).remove("n").unwrap_or_default() {
+        *stored.entry(n).or_default() += 1;
+    }
+    let times = |map: &BTreeMap<u64, u64>, n: u64| map.get(&n).copied().unwrap_or(0);
+    let lost: BTreeSet<u64> = acks.iter().copied().filter(|&n| times(&stored, n) == 0).collect();
+    let doubled = stored.values().filter(|&&times| times > 1).count();
+    let again = ledger.taken.values().filter(|&&times| times > 1).count();
+    let forgotten = ledger.given.values().filter(|&&times| times > 1).count();
+    println!(
+        "{sent} messages, {KILLS} kills: the broker took {again} more than once and gave {forgotten} more than once as \
+         new, {doubled} are stored so; {} acknowledged and not saved, {} of these lost",
+        ledger.unsaved.len(),
+        lost.len()
+    );
+    let broken: Vec<&u64> = lost.difference(&ledger.unsaved).collect();
+    assert!(broken.is_empty(), "acknowledged, saved by the broker, and not there: {broken:?}");
+    let own: Vec<u64> = acks.iter().copied().filter(|&n| times(&stored, n) > times(&ledger.given, n)).collect();
+    assert!(own.is_empty(), "stored more often than the broker gave them: {own:?}");
+    hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
+}
+
+fn subscriber(port: u16) -> Hb {
+    let hb = Hb::new();
+    hb.write(
+        "hb.yaml",
+        &format!(
+            "program: live
+state: ./state
+require_signed: false
+sources:
+  - name: s
+    plugin: mqtt
+    transport:
+      mqtt:
+        broker: tcp://127.0.0.1:{port}
+        topics: [plant/#]
+        client_id: hit
+        in_flight_window: 100
+    normalizer: n
+normalizers:
+  - name: n
+    plugin: schema-map
+    settings: {{ version: 1, timestamp: {{ field: t }}, layout: wide }}
+"
+        ),
+    );
+    hb
+}
+
+impl Ledger {
+    /// Reads what a broker said from its start to its death.
+    fn note(&mut self, said: &[String]) {
+        let mut since_save = BTreeSet::new();
+        let mut being_saved = BTreeSet::new();
+        for line in said {
+            // It is one thread: whatever it says next, the save before is complete.
+            being_saved.clear();
+            if line.contains("Saving in-memory database") {
+                being_saved.append(&mut since_save);
+            } else if let Some(n) = number(line, "Received PUBLISH from numbering", "'plant/m/") {
+                *self.taken.entry(n).or_default() += 1;
+            } else if let Some(n) = number(line, "Sending PUBLISH to hit (", "'plant/m/") {
+                let is_marked = line.contains("(d1,");
+                *self.given.entry(n).or_default() += u64::from(!is_marked || self.acknowledged.contains(&n));
+                self.ids.extend(number(line, "Sending PUBLISH to hit (", ", m").map(|id| (id, n)));
+            } else if let Some(id) = number(line, "Received PUBACK from hit", "(Mid: ") {
+                self.acknowledged.extend(self.ids.get(&id));
+            } else if let Some(id) = number(line, "Sending PUBACK to numbering", "(m") {
+                // Packet ids count from 1.
+                since_save.insert(id - 1);
+            }
+        }
+        self.unsaved.extend(since_save);
+        self.unsaved.extend(being_saved);
+    }
+}
+
+/// The number behind `mark`, in a line of the broker that says `what`.
+fn number(line: &str, what: &str, mark: &str) -> Option<u64> {
+    let digits = line.split(what).nth(1)?.split(mark).nth(1)?;
+    let end = digits.find(|c: char| !c.is_ascii_digit())?;
+    digits[..end].parse().ok()
+}
+
+/// A message behind all others; the broker hears that it is durable, and with it all before it.
+fn wait_for_the_end(broker: &Broker) {
+    let (mut publisher, mut stdin) = broker.publisher("plant/end");
+    stdin.write_all(b"{\"t\":1767300000,\"end\":1}\n").unwrap();
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    let sent = broker.line(&["Sending PUBLISH to hit", "'plant/end'"]).expect("the end is not delivered");
+    let id = sent.split(" m").nth(1).unwrap().split(',').next().unwrap();
+    assert!(broker.says(&format!("Received PUBACK from hit (Mid: {id},")), "the end is not acknowledged");
+}
+
+/// Publishes numbered messages at QoS 1 until told to stop, and each again until it is acknowledged: MQTT to the letter,
+/// so that the test sees each acknowledgement when the publisher does. Returns how many there were.
+fn publish(port: u16, done: &AtomicBool, acknowledged: &Sender<u64>) -> u64 {
+    let (begin, mut next, mut waiting) = (Instant::now(), 0, BTreeSet::new());
+    let deadline = begin + 5 * PATIENCE;
+    while !(done.load(Ordering::Relaxed) && waiting.is_empty()) {
+        assert!(Instant::now() < deadline, "{} messages are not acknowledged", waiting.len());
+        let ended = connect(port).and_then(|stream| {
+            let due = || begin.elapsed().as_millis() as u64 * RATE / 1_000;
+            connection(stream, &mut next, &mut waiting, &due, done, acknowledged)
+        });
+        if ended.is_err() {
+            // Nothing tells when there is a broker again.
+            std::thread::park_timeout(LOOK);
+        }
+    }
+    next
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LOOK))?;
+    stream.write_all(b"\x10\x15\x00\x04MQTT\x04\x02\x00\x3c\x00\x09numbering")?;
+    Ok(stream)
+}
+
+fn connection(
+    mut stream: TcpStream,
+    next: &mut u64,
+    waiting: &mut BTreeSet<u64>,
+    due: &dyn Fn() -> u64,
+    done: &AtomicBool,
+    acknowledged: &Sender<u64>,
+) -> std::io::Result<()> {
+    for &n in waiting.iter() {
+        stream.write_all(&message(n, true))?;
+    }
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 1_024]);
+    while !(done.load(Ordering::Relaxed) && waiting.is_empty()) {
+        while waiting.len() < WINDOW && *next < due() && !done.load(Ordering::Relaxed) {
+            waiting.insert(*next);
+            *next += 1;
+            stream.write_all(&message(*next - 1, false))?;
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(got) => bytes.extend_from_slice(&buffer[..got]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e),
+        }
+        // The greeting and each acknowledgement have four bytes.
+        while bytes.len() >= 4 {
+            let packet: Vec<u8> = bytes.drain(..4).collect();
+            if packet[0] == 0x40 {
+                let n = u64::from(u16::from_be_bytes([packet[2], packet[3]])) - 1;
+                if waiting.remove(&n) {
+                    // Nobody counts any more at the end.
+                    let _ = acknowledged.send(n);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A PUBLISH of the message with this number.
+fn message(n: u64, again: bool) -> Vec<u8> {
+    let id = u16::try_from(n + 1).expect("each message has a packet id of its own");
+    let payload = format!("{{\"t\":{}.{:03},\"n\":{n}}}", 1_767_225_600 + n / 500, n % 500 * 2);
+    // The broker's log tells topics, and no payloads.
+    let topic = format!("plant/m/{n}");
+    let length = 2 + topic.len() + 2 + payload.len();
+    let mut packet = vec![if again { 0x3a } else { 0x32 }, u8::try_from(length).unwrap(), 0, topic.len() as u8];
+    packet.extend_from_slice(topic.as_bytes());
+    packet.extend_from_slice(&id.to_be_bytes());
+    packet.extend_from_slice(payload.as_bytes());
+    packet
+}
