@@ -11,6 +11,7 @@ mod evidence;
 mod health;
 mod hostile;
 mod live;
+mod outage;
 mod plugins;
 mod readme;
 mod reload;

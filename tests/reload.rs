@@ -30,11 +30,11 @@ const ASK: &str = "ask.yaml";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What is read when the messages have been read: a daemon that goes on changing.
-struct Live {
-    hb: Hb,
-    running: Running,
-    broker: Broker,
-    port: u16,
+pub(crate) struct Live {
+    pub(crate) hb: Hb,
+    pub(crate) running: Running,
+    pub(crate) broker: Broker,
+    pub(crate) port: u16,
 }
 
 #[test]
@@ -204,9 +204,13 @@ struct Variant {
 
 impl Live {
     fn start() -> Live {
+        Live::start_in(Hb::new())
+    }
+
+    /// Starts a daemon in a directory that may hold its `state` already.
+    pub(crate) fn start_in(hb: Hb) -> Live {
         let broker = Broker::start("max_queued_messages 0\nmax_inflight_messages 1000\n");
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let hb = Hb::new();
         crate::hostile::copy_folder(&repository().join("policies/drift"), &hb.path("policies/drift"));
         for name in ["mqtt", "syslog", "schema-map"] {
             let folder = crate::support::guests::plugin(name).folder;
@@ -273,7 +277,7 @@ impl Live {
         active["generation"].as_str().unwrap().to_owned()
     }
 
-    fn wait_for_samples(&self, n: u64) {
+    pub(crate) fn wait_for_samples(&self, n: u64) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.hb.json(&["status", "--config", ASK]);
@@ -286,7 +290,7 @@ impl Live {
     }
 }
 
-fn send_tcp(port: u16, field: &str, done: &AtomicBool) -> u64 {
+pub(crate) fn send_tcp(port: u16, field: &str, done: &AtomicBool) -> u64 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     paced(done, |n| stream.write_all(format!("{}\n", syslog(field, n)).as_bytes()).unwrap())
 }
@@ -296,7 +300,7 @@ fn send_udp(port: u16, done: &AtomicBool) -> u64 {
     paced(done, |n| assert!(socket.send_to(syslog("udp", n).as_bytes(), ("127.0.0.1", port)).unwrap() > 0))
 }
 
-fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> u64 {
+pub(crate) fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> u64 {
     let sent = paced(done, |n| {
         writeln!(stdin, "{{\"timestamp\":{}.{:03},\"mqtt\":{n}}}", 1_767_225_600 + n / 500, n % 500 * 2).unwrap();
     });
@@ -336,7 +340,7 @@ fn udp_drops(port: u16) -> u64 {
 }
 
 /// The values of all stored samples by metric, in order.
-fn values(hb: &Hb) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn values(hb: &Hb) -> BTreeMap<String, Vec<u64>> {
     let reader = State::open(&hb.path("state"), Options::default()).unwrap().reader().unwrap();
     let defs = reader.series(PROGRAM).unwrap();
     let defs: BTreeMap<u32, SeriesDef> =
