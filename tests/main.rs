@@ -8,6 +8,7 @@ mod crash;
 mod deploy;
 mod determinism;
 mod evidence;
+mod hardship;
 mod health;
 mod hostile;
 mod live;

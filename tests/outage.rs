@@ -72,7 +72,7 @@ fn daemon() -> Option<(Live, Disk)> {
     };
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&disk.at, std::fs::Permissions::from_mode(0o700)).unwrap();
-    Some((Live::start_in(hb), disk))
+    Some((Live::start_in(hb, &[]), disk))
 }
 
 #[test]

@@ -204,11 +204,11 @@ struct Variant {
 
 impl Live {
     fn start() -> Live {
-        Live::start_in(Hb::new())
+        Live::start_in(Hb::new(), &[])
     }
 
-    /// Starts a daemon in a directory that may hold its `state` already.
-    pub(crate) fn start_in(hb: Hb) -> Live {
+    /// Starts a daemon in a directory that may hold its `state` already, with further variables.
+    pub(crate) fn start_in(hb: Hb, env: &[(&str, &str)]) -> Live {
         let broker = Broker::start("max_queued_messages 0\nmax_inflight_messages 1000\n");
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         crate::hostile::copy_folder(&repository().join("policies/drift"), &hb.path("policies/drift"));
@@ -219,7 +219,9 @@ impl Live {
         for name in ["hb.yaml", ASK] {
             hb.write(name, &config(&broker, port, &Variant::default()));
         }
-        let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info,hb::pipeline=debug"));
+        let mut running = Running::start(
+            hb.command(&["daemon"]).env("RUST_LOG", "hb=info,hb::pipeline=debug").envs(env.iter().copied()),
+        );
         running.wait_for("reading", 3);
         assert!(broker.says("Sending SUBACK"), "the daemon does not subscribe");
         Live { hb, running, broker, port }
@@ -309,7 +311,7 @@ pub(crate) fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &Atom
     sent
 }
 
-fn syslog(field: &str, n: u64) -> String {
+pub(crate) fn syslog(field: &str, n: u64) -> String {
     let (second, ms) = (n / 500, n % 500 * 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("<13>1 2026-01-01T{hour:02}:{minute:02}:{second:02}.{ms:03}Z host app - - - {field}={n}")
