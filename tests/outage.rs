@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::reload::{Live, send_mqtt, send_tcp, values};
-use crate::support::hb::{Hb, note};
+use crate::support::hb::{Hb, PROGRAM, Plant, note, telemetry};
 
 /// Size of the disk: a state and some seconds of telemetry.
 const DISK_MB: u32 = 24;
@@ -35,6 +35,8 @@ impl Disk {
         File::create(image).unwrap().set_len(u64::from(DISK_MB) << 20).unwrap();
         let loop_works = done("mkfs.ext4", &["-q", "-m", "0", file]) && done("mount", &["-o", "loop", file, place]);
         let size = format!("size={DISK_MB}m");
+        // A folder of packs holds packs alone.
+        let _ = std::fs::remove_dir(at.join("lost+found"));
         (loop_works || done("mount", &["-t", "tmpfs", "-o", &size, "none", place])).then_some(Disk { at })
     }
 
@@ -133,4 +135,27 @@ fn a_stop_while_the_disk_is_full_says_what_is_not_stored() {
     assert!(said.contains("the disk is full: free space first"), "{said}");
     disk.free();
     live.hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
+}
+
+#[test]
+fn a_full_disk_for_evidence_stops_no_judging() {
+    let plant = |telemetry: &str| Hb::plant(Plant { evidence: true, ..Plant::default() }, telemetry);
+    let fed = telemetry(4, 480);
+    let (roomy, tight) = (plant(&fed), plant(&fed));
+    roomy.done(&["daemon"]);
+    let Some(disk) = Disk::mount(&tight.path("disk.img"), tight.path("evidence_packs")) else {
+        note("skipped: a full disk for evidence, since no file system can be mounted here");
+        return;
+    };
+    disk.fill();
+    let full = tight.run(&["daemon"]);
+    assert_eq!(full.code, 74, "{full:#?}");
+    assert!(full.stderr.contains("case") && full.stderr.contains("No space left"), "{full:#?}");
+    assert_eq!(tight.decisions(PROGRAM), roomy.decisions(PROGRAM), "the full disk changed decisions");
+
+    disk.free();
+    tight.done(&["daemon"]);
+    let packs = |hb: &Hb| std::fs::read_dir(hb.path("evidence_packs")).unwrap().count();
+    assert!(packs(&roomy) > 0);
+    assert_eq!(packs(&tight), packs(&roomy), "what had no room is packed later");
 }
