@@ -30,11 +30,11 @@ const ASK: &str = "ask.yaml";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What is read when the messages have been read: a daemon that goes on changing.
-struct Live {
-    hb: Hb,
-    running: Running,
-    broker: Broker,
-    port: u16,
+pub(crate) struct Live {
+    pub(crate) hb: Hb,
+    pub(crate) running: Running,
+    pub(crate) broker: Broker,
+    pub(crate) port: u16,
 }
 
 #[test]
@@ -204,9 +204,13 @@ struct Variant {
 
 impl Live {
     fn start() -> Live {
+        Live::start_in(Hb::new(), &[])
+    }
+
+    /// Starts a daemon in a directory that may hold its `state` already, with further variables.
+    pub(crate) fn start_in(hb: Hb, env: &[(&str, &str)]) -> Live {
         let broker = Broker::start("max_queued_messages 0\nmax_inflight_messages 1000\n");
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let hb = Hb::new();
         crate::hostile::copy_folder(&repository().join("policies/drift"), &hb.path("policies/drift"));
         for name in ["mqtt", "syslog", "schema-map"] {
             let folder = crate::support::guests::plugin(name).folder;
@@ -215,7 +219,9 @@ impl Live {
         for name in ["hb.yaml", ASK] {
             hb.write(name, &config(&broker, port, &Variant::default()));
         }
-        let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info,hb::pipeline=debug"));
+        let mut running = Running::start(
+            hb.command(&["daemon"]).env("RUST_LOG", "hb=info,hb::pipeline=debug").envs(env.iter().copied()),
+        );
         running.wait_for("reading", 3);
         assert!(broker.says("Sending SUBACK"), "the daemon does not subscribe");
         Live { hb, running, broker, port }
@@ -273,7 +279,7 @@ impl Live {
         active["generation"].as_str().unwrap().to_owned()
     }
 
-    fn wait_for_samples(&self, n: u64) {
+    pub(crate) fn wait_for_samples(&self, n: u64) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.hb.json(&["status", "--config", ASK]);
@@ -286,7 +292,7 @@ impl Live {
     }
 }
 
-fn send_tcp(port: u16, field: &str, done: &AtomicBool) -> u64 {
+pub(crate) fn send_tcp(port: u16, field: &str, done: &AtomicBool) -> u64 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     paced(done, |n| stream.write_all(format!("{}\n", syslog(field, n)).as_bytes()).unwrap())
 }
@@ -296,7 +302,7 @@ fn send_udp(port: u16, done: &AtomicBool) -> u64 {
     paced(done, |n| assert!(socket.send_to(syslog("udp", n).as_bytes(), ("127.0.0.1", port)).unwrap() > 0))
 }
 
-fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> u64 {
+pub(crate) fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> u64 {
     let sent = paced(done, |n| {
         writeln!(stdin, "{{\"timestamp\":{}.{:03},\"mqtt\":{n}}}", 1_767_225_600 + n / 500, n % 500 * 2).unwrap();
     });
@@ -305,7 +311,7 @@ fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> 
     sent
 }
 
-fn syslog(field: &str, n: u64) -> String {
+pub(crate) fn syslog(field: &str, n: u64) -> String {
     let (second, ms) = (n / 500, n % 500 * 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("<13>1 2026-01-01T{hour:02}:{minute:02}:{second:02}.{ms:03}Z host app - - - {field}={n}")

@@ -235,6 +235,18 @@ impl Running {
         assert_eq!(status.code(), Some(0), "{:#?}", self.said.iter().rev().take(20).collect::<Vec<_>>());
     }
 
+    /// Waits until it has ended; its exit code, unless a signal ended it.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let status = self.child.wait().unwrap();
+        self.said.extend(self.lines.iter());
+        status.code()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it where it stands, and returns all it said. It must not have ended by itself.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();

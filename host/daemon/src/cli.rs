@@ -357,6 +357,7 @@ impl From<PipelineError> for Failure {
     fn from(e: PipelineError) -> Self {
         match e {
             PipelineError::State(e) => e.into(),
+            PipelineError::NotStored { .. } => Failure::new(exit::IO, Diagnostic::error(Area::State, chain(&e))),
             PipelineError::Transport(e) => {
                 let help = e.help();
                 Failure::new(exit::IO, Diagnostic::error(Area::Transport, chain(&e)).help(help))

@@ -3,6 +3,7 @@
 //! Everything that changes what runs comes to the loop as an [`Order`] and happens between two batches. What takes time,
 //! like compiling plugins and testing policies, is done before by whoever orders: see [`reload`].
 
+mod outage;
 pub mod reload;
 mod watch;
 
@@ -22,8 +23,10 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::feed::{FeedLimits, Prepared};
 use crate::pipeline::record::{CommitLimits, Recorder};
 use crate::pipeline::source::{Source, Turn, Watch, report};
+use crate::state::StateError;
 use crate::telemetry::Phase;
 
+use outage::Outage;
 pub use watch::watch_files;
 
 /// Longest wait for a batch before the clocks are looked at, ms: clocks go in steps of a second, and a tenth of it is
@@ -142,6 +145,9 @@ impl Generations {
 pub trait Live: Watch {
     /// Another generation runs; nothing is to go to the old sinks any more.
     fn changed(&mut self, built: &Arc<Built>, sinks: Sinks);
+
+    /// The store has begun to fail, so that nothing is read or decided; or it works again.
+    fn stalled(&mut self, _by: Option<&StateError>) {}
 }
 
 /// Runs the active generation's sources until told to stop, or until all of them have ended; says why it returned.
@@ -156,20 +162,15 @@ pub fn run(
     let sources = active.generation.units.iter().map(|unit| Source::new(unit.clone(), limits)).collect();
     active.generation.units.iter().for_each(|unit| recorder.vitals().source_known(&unit.name));
     recorder.vitals().enter(Phase::Running);
-    let mut daemon = Daemon { recorder, sources, generations, live, change: None, probation: None, stop: None };
+    let mut daemon =
+        Daemon { recorder, sources, generations, live, change: None, probation: None, stop: None, outage: None };
     loop {
-        daemon.turn(orders)?;
-        let all_ended = daemon.sources.iter().all(Source::has_ended);
-        if let Some((why, _)) = daemon.stop.take_if(|stop| all_ended || stop.1 <= Instant::now()) {
-            if !all_ended {
-                tracing::warn!("a source did not finish within {DRAIN_SEC} s; it goes on from its last commit");
-            }
-            daemon.end()?;
-            return Ok(why);
-        }
-        if all_ended && daemon.change.is_none() {
-            daemon.end()?;
-            return Ok("all sources have ended".into());
+        match daemon.round(orders) {
+            Ok(Some(why)) => return Ok(why),
+            Ok(None) => {}
+            // Whatever was begun when the store failed: what is stored, and what was taken since, is what counts.
+            Err(PipelineError::State(e)) if e.is_outage() => daemon.outlast(e, orders)?,
+            Err(e) => return Err(e),
         }
     }
 }
@@ -185,6 +186,8 @@ struct Daemon<'d> {
     probation: Option<Probation>,
     /// Why it ends, and the latest time of that.
     stop: Option<(String, Instant)>,
+    /// How the store failed last.
+    outage: Option<Outage>,
 }
 
 struct Change {
@@ -207,6 +210,21 @@ enum Ready {
 }
 
 impl Daemon<'_> {
+    /// A turn, and what follows from it; says why it ended when it has.
+    fn round(&mut self, orders: &Receiver<Order>) -> Result<Option<String>, PipelineError> {
+        self.turn(orders)?;
+        let all_ended = self.sources.iter().all(Source::has_ended);
+        let is_over = self.stop.as_ref().is_some_and(|stop| all_ended || stop.1 <= Instant::now());
+        if !is_over && (!all_ended || self.change.is_some()) {
+            return Ok(None);
+        }
+        if !all_ended {
+            tracing::warn!("a source did not finish within {DRAIN_SEC} s; it goes on from its last commit");
+        }
+        self.end()?;
+        Ok(Some(self.stop.take().map_or_else(|| "all sources have ended".into(), |stop| stop.0)))
+    }
+
     fn turn(&mut self, orders: &Receiver<Order>) -> Result<(), PipelineError> {
         for at in 0..self.sources.len() {
             let turn = self.sources[at].start_when_due(self.recorder)?;
@@ -262,11 +280,7 @@ impl Daemon<'_> {
 
     fn obey(&mut self, order: Order) -> Result<(), PipelineError> {
         match order {
-            Order::Stop(why) => {
-                self.sources.iter_mut().for_each(Source::leave);
-                self.recorder.vitals().enter(Phase::Stopping);
-                self.stop = Some((why, Instant::now() + Duration::from_secs(DRAIN_SEC)));
-            }
+            Order::Stop(why) => self.stop(why),
             Order::Swap(swap) => self.swap(*swap)?,
             Order::Refused { author, reason, why } => {
                 self.recorder.vitals().reloaded("refused");
@@ -283,6 +297,12 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    fn stop(&mut self, why: String) {
+        self.sources.iter_mut().for_each(Source::leave);
+        self.recorder.vitals().enter(Phase::Stopping);
+        self.stop = Some((why, Instant::now() + Duration::from_secs(DRAIN_SEC)));
+    }
+
     fn swap(&mut self, swap: Swap) -> Result<(), PipelineError> {
         let Swap { built, prepared, sinks, author, reason, reply } = swap;
         let refused = |what: &str| Err(Diagnostic::error(Area::Config, what));
@@ -294,7 +314,10 @@ impl Daemon<'_> {
         let before = back_to.generation.hash;
         match self.install(built, prepared, Some(sinks), &author, &reason) {
             Ok(()) => {}
-            Err(PipelineError::State(e)) => return Err(e.into()),
+            Err(PipelineError::State(e)) => {
+                let _ = reply.send(refused(&format!("it could not be recorded: {}", chain(&e))));
+                return Err(e.into());
+            }
             Err(e) => {
                 let why = chain(&e);
                 self.recorder.vitals().reloaded("refused");
@@ -320,9 +343,9 @@ impl Daemon<'_> {
         reason: &str,
     ) -> Result<(), PipelineError> {
         self.recorder.turn_to(&built.generation, author, reason)?;
-        self.recorder.set_limits(CommitLimits::of(&built.file.config, true));
         self.recorder.refresh_baselines()?;
         self.recorder.commit()?;
+        self.recorder.set_limits(CommitLimits::of(&built.file.config, true));
         self.generations.install(Arc::clone(&built));
         if let Some(sinks) = sinks {
             self.live.changed(&built, sinks);
@@ -378,7 +401,8 @@ impl Daemon<'_> {
     }
 
     fn take_back(&mut self, why: &str) -> Result<(), PipelineError> {
-        let Some(Probation { back_to, .. }) = self.probation.take() else { return Ok(()) };
+        let Some(probation) = self.probation.take() else { return Ok(()) };
+        let back_to = Arc::clone(&probation.back_to);
         let failed = self.generations.active().generation.hash;
         tracing::error!(generation = %failed, why, "the new generation is taken back");
         self.recorder.vitals().reloaded("rolled_back");
@@ -390,7 +414,11 @@ impl Daemon<'_> {
         let reason = format!("taken back: {why}");
         let change = self.change.take();
         match prepared.and_then(|prepared| self.install(Arc::clone(&back_to), prepared, sinks, "hb", &reason)) {
-            Err(PipelineError::State(e)) => return Err(e.into()),
+            Err(PipelineError::State(e)) => {
+                // It is taken back when that can be recorded.
+                (self.probation, self.change) = (Some(probation), change);
+                return Err(e.into());
+            }
             Err(e) => tracing::error!(why = chain(&e), "the generation before does not start either"),
             Ok(()) => self.recorder.commit()?,
         }

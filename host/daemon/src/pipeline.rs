@@ -40,6 +40,7 @@ use crate::transport::TransportError;
 
 use journal::Columns;
 use merge::Place;
+use record::Taken;
 
 /// One batch behind the normalizer.
 #[derive(Debug)]
@@ -145,6 +146,20 @@ pub enum PipelineError {
     /// The store.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The store failed, and the end came before it worked again.
+    #[error(
+        "{why} while the state store failed: {} frames with {} samples were taken and are not stored, nor what waits \
+         in queues behind them; brokers and files give them again, sockets do not", .taken.frames, .taken.samples
+    )]
+    NotStored {
+        /// Why it ended.
+        why: String,
+        /// What was taken.
+        taken: Taken,
+        /// How the store failed last.
+        #[source]
+        source: StateError,
+    },
     /// A transport.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -178,7 +193,7 @@ impl PipelineError {
     /// Who failed, in a word.
     pub fn kind(&self) -> &'static str {
         match self {
-            PipelineError::State(_) => "state",
+            PipelineError::State(_) | PipelineError::NotStored { .. } => "state",
             PipelineError::Transport(_) => "transport",
             PipelineError::Policy(_) => "policy",
             PipelineError::Plugin { .. } => "plugin",

@@ -29,7 +29,7 @@ use crate::pipeline::feed::FeedLimits;
 use crate::pipeline::once;
 use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
 use crate::pipeline::source::Watch;
-use crate::state::{Commit, HoldChange, State};
+use crate::state::{Commit, HoldChange, State, StateError};
 use crate::systemd::Systemd;
 use crate::telemetry::{Phase, Vitals};
 
@@ -347,7 +347,7 @@ impl Talk {
         let (why, ended) = match ended {
             Ok(why) => (why, Ok(())),
             // Nothing more can be recorded, nor packed.
-            Err(PipelineError::State(e)) => return Err(e.into()),
+            Err(e @ (PipelineError::State(_) | PipelineError::NotStored { .. })) => return Err(e.into()),
             Err(e) => (chain(&e), Err(e)),
         };
         if let Some(dispatcher) = self.dispatcher {
@@ -366,6 +366,13 @@ impl Live for Talk {
             tracing::error!(%error, "a sink has no thread; its documents wait for the next start");
         }
         self.systemd.status(&format!("reading {} sources", built.generation.units.len()));
+    }
+
+    fn stalled(&mut self, by: Option<&StateError>) {
+        match by {
+            Some(e) => self.systemd.status(&format!("waiting: {}", chain(e))),
+            None => self.systemd.status("reading again"),
+        }
     }
 }
 

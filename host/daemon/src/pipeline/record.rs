@@ -4,6 +4,7 @@
 //! rebuilt from the newest checkpoint and the journal behind it, so it goes on as if it had never stopped.
 
 mod keep;
+mod redo;
 mod turn;
 mod words;
 
@@ -19,6 +20,7 @@ use hb_engine::spec::{EngineSpec, LatePolicy};
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
+pub use self::redo::Taken;
 use self::words::counter_of;
 pub use self::words::{decision_entry, text_map};
 use super::alerts::Alerting;
@@ -138,6 +140,20 @@ pub struct Recorder {
     vitals: Arc<Vitals>,
     /// What the pending commit will add to them.
     news: News,
+    /// What was taken and is not known to be durable: when a commit fails it is taken again. As large as a commit.
+    taken: Vec<Step>,
+    /// How many of them the commit holds that was tried last.
+    tried: usize,
+    /// Where the engine stood at the last commit.
+    durable_seq: u64,
+}
+
+/// Something a recorder was told.
+enum Step {
+    Batch(Normalized),
+    Tick(String, i64),
+    Seal(String, Cursor),
+    Refused { author: String, reason: String, why: String },
 }
 
 impl Recorder {
@@ -149,12 +165,26 @@ impl Recorder {
         lane: &str,
         limits: CommitLimits,
     ) -> Result<Self, PipelineError> {
+        let mut recorder = Self::load(state, signer, generation, lane, limits)?;
+        recorder.begin(generation, "start")?;
+        recorder.commit()?;
+        Ok(recorder)
+    }
+
+    /// The lane as it is stored.
+    fn load(
+        state: State,
+        signer: Arc<Signer>,
+        generation: &Generation,
+        lane: &str,
+        limits: CommitLimits,
+    ) -> Result<Self, PipelineError> {
         let program = generation.program.clone();
         let reader = state.reader()?;
         tracing::debug!(lane, commits = reader.commits()?, "recovering lane");
         let Recovered { engine, judge, book } = recover(&reader, &program, lane)?;
         tracing::debug!(lane, seq = engine.seq(), "lane recovered");
-        let stored = book.len();
+        let (stored, durable_seq) = (book.len(), engine.seq());
         let mut recorder = Recorder {
             state,
             signer,
@@ -191,21 +221,27 @@ impl Recorder {
             durable: Outcome::default(),
             vitals: Arc::default(),
             news: News::default(),
+            taken: Vec::new(),
+            tried: 0,
+            durable_seq,
         };
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
         recorder.floor = keep::floor_of(&reader, &recorder.program, lane)?;
         recorder.compared.restart(recorder.engine.core());
         recorder.open = OpenCases::load(&reader, &recorder.program, lane)?;
-        drop(reader);
-        if recorder.engine.core().generation != Some(generation.hash) {
-            recorder.turn_to(generation, "hb", "start")?;
-        }
-        recorder.refresh_baselines()?;
-        recorder.pending.floor = Some(recorder.floor);
-        recorder.pending.compared = Some(Compared::now(recorder.engine.core()));
-        recorder.commit()?;
         Ok(recorder)
+    }
+
+    /// Lets `generation` judge, and compares with what its tags name.
+    fn begin(&mut self, generation: &Generation, reason: &str) -> Result<(), PipelineError> {
+        if self.engine.core().generation != Some(generation.hash) {
+            self.turn_to(generation, "hb", reason)?;
+        }
+        self.refresh_baselines()?;
+        self.pending.floor = Some(self.floor);
+        self.pending.compared = Some(Compared::now(self.engine.core()));
+        Ok(())
     }
 
     /// Sets when pending inputs are committed.
@@ -256,57 +292,82 @@ impl Recorder {
     /// Takes one normalized batch; commits when a limit is reached. A full state takes only the position behind it.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
         if let Some(full) = self.blocked() {
+            self.taken.push(Step::Batch(batch));
             return Err(full.into());
         }
-        self.since.get_or_insert_with(Instant::now);
-        if self.sheds() {
-            return self.shed(batch);
-        }
-        self.news.received = Some(news::received(&batch));
+        let source = Arc::clone(&batch.source);
         let mut taken = news::taken(&batch);
+        self.news.received = Some(news::received(&batch));
+        let is_shed = self.put(batch);
+        self.news.received = None;
+        if !is_shed {
+            taken.refused = std::mem::take(&mut self.news.refused);
+            taken.clock_ns = self.clock_of(&source);
+            self.vitals.took(&source, &taken);
+        }
+        self.commit_when_large(is_shed)
+    }
+
+    /// Adds a batch to what is pending; says whether it was shed.
+    fn put(&mut self, batch: Normalized) -> bool {
+        self.since.get_or_insert_with(Instant::now);
+        let is_shed = self.sheds();
+        if is_shed {
+            self.shed(&batch);
+        } else {
+            self.judge_batch(&batch);
+            if !batch.frames.is_empty() {
+                self.frame_bytes += batch.frames.data_len();
+                self.pending.frames.push(FrameBlock {
+                    source: batch.source.to_string(),
+                    first: batch.first,
+                    count: batch.frames.len() as u32,
+                    bytes: frames::encode(&batch.frames, batch.unit),
+                });
+            }
+        }
+        self.move_on(&batch.source, batch.deliveries.clone(), &batch.cursor);
+        self.taken.push(Step::Batch(batch));
+        is_shed
+    }
+
+    fn commit_when_large(&mut self, is_shed: bool) -> Result<(), PipelineError> {
+        let is_large = self.samples >= self.limits.samples || self.frame_bytes >= COMMIT_FRAME_BYTES;
+        // What a source that is shed waits for is room, and commits are what makes it.
+        if is_large || is_shed { self.commit() } else { Ok(()) }
+    }
+
+    /// Counts a batch, and feeds the engine with it.
+    fn judge_batch(&mut self, batch: &Normalized) {
         self.count("frames", batch.frames.len() as u64);
         self.count("samples", batch.columns.len() as u64);
         self.count("events", batch.events.len() as u64);
         self.count("ignored", batch.ignored);
         self.count("faults", batch.faults.len() as u64);
-        for refused in batch.refused {
+        for refused in &batch.refused {
             self.count("rejects", 1);
-            let key = (batch.source.to_string(), refused.plugin, refused.reason);
+            let key = (batch.source.to_string(), refused.plugin.clone(), refused.reason.clone());
             let slot = self.quarantine.entry(key).or_default();
             slot.0 += 1;
-            slot.1.get_or_insert((refused.ordinal, refused.frame));
+            slot.1.get_or_insert_with(|| (refused.ordinal, refused.frame.clone()));
         }
         // A frame that faulted stands in the journal behind the samples of the frames before it.
         let mut from = 0;
-        for fault in batch.faults {
+        for fault in &batch.faults {
             let to = batch.columns.ordinal.partition_point(|&o| o < fault.ordinal);
             self.feed(&batch.columns, from, to);
             from = to;
             let (source, stage) = (batch.source.to_string(), fault.stage.as_str().to_owned());
             let cause = Other::Fault { source, stage, ordinal: fault.ordinal, cause: fault.cause.clone() };
             self.other(Input::Fault, &cause);
-            let dead = DeadRow { plugin: fault.plugin, ordinal: fault.ordinal, cause: fault.cause, frame: fault.frame };
-            self.pending.dead.push(dead);
-        }
-        self.feed(&batch.columns, from, batch.columns.len());
-        if !batch.frames.is_empty() {
-            self.frame_bytes += batch.frames.data_len();
-            self.pending.frames.push(FrameBlock {
-                source: batch.source.to_string(),
-                first: batch.first,
-                count: batch.frames.len() as u32,
-                bytes: frames::encode(&batch.frames, batch.unit),
+            self.pending.dead.push(DeadRow {
+                plugin: fault.plugin.clone(),
+                ordinal: fault.ordinal,
+                cause: fault.cause.clone(),
+                frame: fault.frame.clone(),
             });
         }
-        self.move_on(batch.source.as_ref(), batch.deliveries, &batch.cursor);
-        self.news.received = None;
-        taken.refused = std::mem::take(&mut self.news.refused);
-        taken.clock_ns = self.clock_of(&batch.source);
-        self.vitals.took(&batch.source, &taken);
-        if self.samples >= self.limits.samples || self.frame_bytes >= COMMIT_FRAME_BYTES {
-            self.commit()?;
-        }
-        Ok(())
+        self.feed(&batch.columns, from, batch.columns.len());
     }
 
     /// Where the source resumes from now on, and what is known of its messages.
@@ -319,9 +380,11 @@ impl Recorder {
         self.pending.cursors.push((name, cbor::encode(cursor)));
     }
 
-    /// A source has ended: what is complete is judged.
-    pub fn seal(&mut self, source: &str) {
+    /// A source has ended behind `cursor`: what is complete is judged.
+    pub fn seal(&mut self, source: &str, cursor: Cursor) {
         self.other(Input::Seal { source }, &Other::Seal(source.to_owned()));
+        self.move_on(source, DeliveryRows::default(), &cursor);
+        self.taken.push(Step::Seal(source.to_owned(), cursor));
     }
 
     /// Where the clock of a source stands, ns.
@@ -333,6 +396,7 @@ impl Recorder {
     pub fn tick(&mut self, source: &str, now_ns: i64) {
         if self.engine.deadline(source).is_some_and(|deadline| deadline <= now_ns - now_ns.rem_euclid(TICK_NS)) {
             self.other(Input::Tick { source, now_ns }, &Other::Tick(source.to_owned(), now_ns));
+            self.taken.push(Step::Tick(source.to_owned(), now_ns));
         }
     }
 
@@ -417,6 +481,7 @@ impl Recorder {
             commit.cases.extend(cases.iter().map(|case| (case.id.clone(), cbor::encode(case))));
             commit
         };
+        self.tried = self.taken.len();
         let committed = self.state.commit_behind(behind, &self.signer).inspect_err(|_| self.vitals.commit_failed())?;
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
         // Whoever delivers is told first: an alert waits for nobody.
@@ -429,6 +494,9 @@ impl Recorder {
         self.frame_bytes = 0;
         self.since = None;
         self.commits += 1;
+        self.taken.clear();
+        self.tried = 0;
+        self.durable_seq = self.engine.seq();
         if let Some(exports) = &mut self.exports {
             exports.committed();
         }

@@ -1,5 +1,6 @@
 //! Rebuilds a lane's engine from what is stored: the newest checkpoint, then the journal behind it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use hb_engine::baseline::Baseline;
@@ -60,7 +61,7 @@ impl Replay {
             let mut world = World::default();
             if let Some(hash) = core.generation {
                 let spec = load_spec(reader, hash)?;
-                judge = policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?;
+                judge = load_policies(reader, &spec)?;
                 world.specs.insert(hash, spec);
             }
             for named in core.baselines.values() {
@@ -117,7 +118,7 @@ impl Replay {
                     let effects = match other {
                         Other::Generation(hash) => {
                             let spec = load_spec(reader, hash)?;
-                            judge = wrap(policies_of(&spec, &|h| reader.blob(&h).ok().flatten())?);
+                            judge = wrap(load_policies(reader, &spec)?);
                             self.engine.step(Input::Generation(spec), &mut judge)
                         }
                         Other::Baseline(tag, named) => {
@@ -157,6 +158,21 @@ pub(super) fn core_name(lane: &str) -> String {
 /// A generation's spec by its hash.
 pub fn load_spec(reader: &Reader, hash: Hash) -> Result<Arc<EngineSpec>, PipelineError> {
     Ok(Arc::new(load_blob(reader, hash, "generation")?))
+}
+
+/// The policies of a generation. A disk that cannot be read is not a policy that is missing.
+fn load_policies(reader: &Reader, spec: &EngineSpec) -> Result<PolicySet, PipelineError> {
+    let failed = Cell::new(None);
+    let policies = policies_of(spec, &|hash| {
+        reader.blob(&hash).unwrap_or_else(|e| {
+            failed.set(Some(e));
+            None
+        })
+    });
+    match failed.into_inner() {
+        Some(e) => Err(e.into()),
+        None => Ok(policies?),
+    }
 }
 
 /// A blob of this type.

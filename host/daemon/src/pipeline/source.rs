@@ -280,12 +280,8 @@ impl Running {
 /// Judges what is complete, once per end of a source.
 pub(super) fn end(recorder: &mut Recorder, unit: &Unit, last: Option<Cursor>) {
     let Some(mut cursor) = last.filter(|c| !c.ended) else { return };
-    recorder.seal(&unit.name);
     cursor.ended = true;
-    let name = cursor_name(recorder.lane(), &unit.name);
-    let cursors = &mut recorder.pending().cursors;
-    cursors.retain(|c| c.0 != name);
-    cursors.push((name, cbor::encode(&cursor)));
+    recorder.seal(&unit.name, cursor);
 }
 
 /// Tells `watch` what has become durable.

@@ -90,6 +90,11 @@ impl StateError {
         matches!(self, Self::World { source, .. } if disk_full(source))
     }
 
+    /// Whether the world failed and not the state: what is stored is as it should be, and it goes on once there is room.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::World { .. } | Self::Poisoned | Self::LogFull { .. })
+    }
+
     /// Whether nothing was written and the handle is as good as before.
     pub fn is_harmless(&self) -> bool {
         matches!(self, Self::Duplicate { .. } | Self::Refused { .. } | Self::Forgotten { .. } | Self::LogFull { .. })

@@ -35,11 +35,11 @@ impl Recorder {
 
     /// Learns what is due, and compares with what was learned meanwhile.
     pub(super) fn follow_schedule(&mut self) -> Result<(), PipelineError> {
-        let Some(mut schedule) = self.schedule.take() else { return Ok(()) };
-        if schedule.is_due(self.clock_ns()) {
+        if self.schedule.as_ref().is_some_and(|schedule| schedule.is_due(self.clock_ns())) {
             // It learns from what is stored.
             self.commit_pending()?;
         }
+        let Some(mut schedule) = self.schedule.take() else { return Ok(()) };
         let turned = schedule.turn(self.clock_ns());
         self.schedule = Some(schedule);
         let turned = turned?;
@@ -75,12 +75,9 @@ impl Recorder {
 
     /// Drops a batch before engine and journal, so that what is journalled is all the engine ever saw. It is counted,
     /// and the source goes on behind it.
-    pub(super) fn shed(&mut self, batch: Normalized) -> Result<(), PipelineError> {
+    pub(super) fn shed(&mut self, batch: &Normalized) {
         self.count("sheds", batch.columns.len() as u64);
         self.count("shed_frames", batch.frames.len() as u64);
-        self.move_on(batch.source.as_ref(), batch.deliveries, &batch.cursor);
-        // What it is waiting for is room, and commits are what makes it.
-        self.commit()
     }
 
     /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hb_engine::engine::Input;
 
-use super::{LIVE, Recorder, text_map};
+use super::{LIVE, Recorder, Step, text_map};
 use crate::generation::history::Swap;
 use crate::generation::{Generation, policies_of};
 use crate::pipeline::journal::Other;
@@ -35,6 +35,8 @@ impl Recorder {
     pub fn refuse(&mut self, author: &str, reason: &str, why: &str) {
         self.log("generation.refused", text_map(&[("author", author), ("reason", reason), ("why", why)]));
         self.remember(Swap::refused(author, reason, why));
+        let [author, reason, why] = [author, reason, why].map(str::to_owned);
+        self.taken.push(Step::Refused { author, reason, why });
     }
 
     fn remember(&mut self, swap: Swap) {

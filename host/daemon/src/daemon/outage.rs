@@ -1,0 +1,107 @@
+//! A store that fails, by a full or broken disk, stops the daemon's work and not the daemon.
+//!
+//! Sources stay as they are and are not read: their queues are bounded, so streams stall, brokers wait for
+//! acknowledgements, and files wait anyway. What came over datagrams meanwhile the kernel keeps or counts as dropped.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{Daemon, Order, TURN_MS};
+use crate::diagnostic::{Area, Diagnostic, chain};
+use crate::pipeline::PipelineError;
+use crate::state::StateError;
+
+/// First wait before the store is opened again, ms; it doubles with each attempt in a row.
+const RETRY_MS: u64 = 100;
+
+/// Longest wait, ms: each attempt reads what recovery reads, and whoever frees space sees soon that it helped. There is
+/// no last attempt: without a store a daemon has nothing else to do.
+const RETRY_MS_MAX: u64 = 5_000;
+
+/// A store that worked for this long begins again with the shortest wait, s: one that is nearly full takes a little now
+/// and then.
+const STEADY_SEC: u64 = 30;
+
+/// A failure of the store that was outlasted, or is being so.
+pub(super) struct Outage {
+    /// Attempts in a row.
+    attempts: u32,
+    /// When it ended.
+    over: Instant,
+}
+
+impl Daemon<'_> {
+    /// Opens the store again and again until it works, and goes on from what is stored. Told to stop meanwhile it tries
+    /// for as long as a stop may take.
+    pub(super) fn outlast(&mut self, mut error: StateError, orders: &Receiver<Order>) -> Result<(), PipelineError> {
+        let (began, mut attempts) = (Instant::now(), 0);
+        let before = self.outage.take().filter(|o| o.over.elapsed() < Duration::from_secs(STEADY_SEC));
+        let mut in_a_row = before.map_or(0, |o| o.attempts);
+        tracing::error!(error = chain(&error), "the state store failed; nothing is read until it works again");
+        self.live.stalled(Some(&error));
+        let active = self.generations.active();
+        loop {
+            let wait_ms = (RETRY_MS << in_a_row.min(16)).min(RETRY_MS_MAX);
+            if let Some(why) = self.idle_until(Instant::now() + Duration::from_millis(wait_ms), orders) {
+                return Err(PipelineError::NotStored { why, taken: self.recorder.taken(), source: error });
+            }
+            (attempts, in_a_row) = (attempts + 1, in_a_row + 1);
+            match self.recorder.recover(&active.generation) {
+                Ok(()) => break,
+                Err(PipelineError::State(e)) if e.is_outage() => {
+                    tracing::debug!(error = chain(&e), attempts, "the state store still fails");
+                    error = e;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let stood_ms = began.elapsed().as_millis() as u64;
+        tracing::warn!(stood_ms, attempts, "the state store works again; nothing that was taken is lost");
+        self.live.stalled(None);
+        self.outage = Some(Outage { attempts: in_a_row, over: Instant::now() });
+        Ok(())
+    }
+
+    /// Answers orders until then; says why the daemon has to end, when its time is up.
+    fn idle_until(&mut self, deadline: Instant, orders: &Receiver<Order>) -> Option<String> {
+        loop {
+            let now = Instant::now();
+            if let Some((why, _)) = self.stop.take_if(|stop| stop.1 <= now) {
+                return Some(why);
+            }
+            if now >= deadline {
+                return None;
+            }
+            // What comes last is tried at once.
+            let was_told = self.stop.is_some();
+            let slice = (deadline - now).min(Duration::from_millis(TURN_MS));
+            match orders.recv_timeout(slice) {
+                Ok(order) => self.put_off(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody can order anything any more, not even the end.
+                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(slice),
+            }
+            // A loop that waits for a disk lives.
+            self.live.turn(self.recorder);
+            if self.stop.is_some() && !was_told {
+                return None;
+            }
+        }
+    }
+
+    fn put_off(&mut self, order: Order) {
+        match order {
+            Order::Stop(why) => self.stop(why),
+            Order::Swap(swap) => {
+                let d = Diagnostic::error(Area::State, "the state store fails, so that no change can be recorded");
+                // Whoever asked may have gone.
+                let _ = swap.reply.send(Err(d.help("free space or mend the disk, then reload again")));
+            }
+            // Whoever was refused has been told; there is no log to note it in.
+            Order::Refused { .. } => {}
+            // What the tags name is read when the store works again.
+            Order::Baselines(reply) => drop(reply),
+        }
+    }
+}
