@@ -3,6 +3,7 @@
 //! Everything a step produced goes into one commit with the inputs that made it. After a restart the engine is
 //! rebuilt from the newest checkpoint and the journal behind it, so it goes on as if it had never stopped.
 
+mod effects;
 mod keep;
 mod redo;
 mod turn;
@@ -13,21 +14,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use hb_engine::decision::{Decision, Status};
-use hb_engine::engine::{Effect, Engine, Input, Refusal, TICK_NS};
-use hb_engine::partition::PartitionInput;
-use hb_engine::spec::{EngineSpec, LatePolicy};
+use hb_engine::decision::Decision;
+use hb_engine::engine::{Engine, Input, TICK_NS};
+use hb_engine::spec::EngineSpec;
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
 pub use self::redo::Taken;
-use self::words::counter_of;
 pub use self::words::{decision_entry, text_map};
 use super::alerts::Alerting;
 use super::export::Exports;
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};
 use super::news::{self, News};
-use super::recover::{Recovered, core_name, recover};
+use super::recover::{Recovered, recover};
 use super::retain::{Compared, OpenCases};
 use super::schedule::Schedule;
 use super::series::SeriesBook;
@@ -39,10 +38,7 @@ use crate::generation::Generation;
 use crate::generation::history::History;
 use crate::keys::Signer;
 use crate::policy::PolicySet;
-use crate::state::{
-    Commit, DeadRow, DecisionRow, DeliveryRows, FrameBlock, HoldChange, JournalRow, NewEntry, QuarantineRow,
-    SnapshotRow, State,
-};
+use crate::state::{Commit, DeadRow, DeliveryRows, FrameBlock, JournalRow, NewEntry, QuarantineRow, State};
 use crate::telemetry::Vitals;
 
 /// The lane of what sources bring; other lanes are offline runs.
@@ -50,9 +46,6 @@ pub const LIVE: &str = "live";
 
 /// Bytes of raw frames that force a commit: bounds the memory of a batch together with the sample limit.
 const COMMIT_FRAME_BYTES: usize = 4 << 20;
-
-/// Unchanged PASS decisions named in one log entry at most; an entry stays below 150 kB.
-const PASS_PER_ENTRY: usize = 4_096;
 
 /// When pending work is committed.
 #[derive(Clone, Copy, Debug)]
@@ -555,95 +548,6 @@ impl Recorder {
             });
         }
         self.columns.clear();
-    }
-
-    fn absorb(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Decision { hash, decision, bytes, trace } => {
-                    self.decided(hash, *decision, bytes, trace.unwrap_or_default());
-                }
-                Effect::Refused { why, ordinal, series, time_ns, value } => {
-                    self.count("refused", 1);
-                    self.news.refused += 1;
-                    let sample = format!("{} {series} {value}", clock::rfc3339(time_ns));
-                    if why == Refusal::Late && self.spec.late == LatePolicy::SideOutput {
-                        let (plugin, cause) = ("engine".to_owned(), why.as_str().to_owned());
-                        self.pending.dead.push(DeadRow { plugin, ordinal, cause, frame: sample.clone().into_bytes() });
-                    }
-                    let key = (self.columns.source.clone(), "engine".to_owned(), why.as_str().to_owned());
-                    let slot = self.quarantine.entry(key).or_default();
-                    slot.0 += 1;
-                    slot.1.get_or_insert_with(|| (ordinal, sample.into_bytes()));
-                }
-                Effect::Snapshot { asset, seq, hash, bytes } => {
-                    // The row names the first input that is not in it.
-                    self.snapshots.insert(asset.clone(), seq + 1);
-                    self.pending.snapshots.push(SnapshotRow { asset, seq: seq + 1, hash, bytes });
-                }
-                Effect::Checkpoint { seq, bytes } => {
-                    self.floor = seq + 1;
-                    self.pending.floor = Some(self.floor);
-                    self.compared.restart(self.engine.core());
-                    let name = core_name(&self.lane);
-                    self.pending.meta.retain(|m| m.0 != name);
-                    self.pending.meta.push((name, bytes));
-                }
-            }
-        }
-    }
-
-    fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
-        self.count(counter_of(decision.status), 1);
-        self.news.decided(decision.status);
-        self.pending.decisions.push(DecisionRow {
-            id: hash,
-            asset: decision.asset.clone(),
-            check: decision.check.clone(),
-            end_ns: decision.end_ns,
-            seq: self.engine.seq(),
-            status: decision.status as u8,
-            bytes,
-        });
-        if matches!(decision.status, Status::Pass | Status::Drift) {
-            for case in self.open.resolve(&decision) {
-                self.pending.hold_changes.push(HoldChange { case, open: Some(false), ..HoldChange::default() });
-            }
-        }
-        if !decision.is_notable() {
-            self.passed.push(hash);
-            self.alert(hash, &decision, None);
-            return;
-        }
-        self.name_passed();
-        // From the first entry of the commit.
-        let entry = self.pending.entries.len() as u64;
-        self.log("decision", decision_entry(hash, &decision));
-        if decision.status == Status::Fail && decision.previous != Status::Fail {
-            let case = Case::open(hash, &decision, entry);
-            self.log("case.opened", text_map(&[("case", &case.id)]));
-            self.count("cases", 1);
-            self.hold(&case, &trace);
-            self.alert(hash, &decision, Some(&case.id));
-            self.outcome.cases.push(case);
-        } else {
-            self.alert(hash, &decision, None);
-        }
-        self.outcome.notable.push(decision);
-        self.news.notable.push(hash);
-    }
-
-    /// Adds to the pending commit what the decision means for alerts and sinks.
-    fn alert(&mut self, hash: Hash, decision: &Decision, case: Option<&str>) {
-        self.alerting.iter_mut().for_each(|alerting| alerting.decided(hash, decision, case, &mut self.pending));
-    }
-
-    /// Names the unchanged PASS decisions so far in one log entry.
-    fn name_passed(&mut self) {
-        for chunk in std::mem::take(&mut self.passed).chunks(PASS_PER_ENTRY) {
-            let hashes = chunk.iter().map(|h| Value::Bytes(h.as_bytes().to_vec())).collect();
-            self.log("decisions.pass", Value::Map(vec![(Value::Text("decisions".into()), Value::Array(hashes))]));
-        }
     }
 
     fn count(&mut self, name: &'static str, n: u64) {
