@@ -37,7 +37,6 @@ use crate::config::{Config, ConfigFile, Name, Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
-use crate::pipeline::schedule::ScheduleOptions;
 use crate::state::{Options, State, StateError};
 use crate::telemetry::log::{self as lines, LogOptions};
 
@@ -437,17 +436,6 @@ impl Global {
         };
         // A closed pipe (`| head`) is not an error of ours.
         session::say(Stream::Out, &shown);
-    }
-}
-
-/// What is learned by itself, from the config; waited for in a run that ends.
-fn schedule_options(config: &Config, waits: bool) -> ScheduleOptions {
-    let schedule = &config.schedule;
-    ScheduleOptions {
-        rolling: schedule.rolling_baseline.as_ref().map(|r| (r.window_ns, r.every_ns)),
-        first_after_ns: schedule.first_baseline_after_ns,
-        first_tag: schedule.baseline_tag.as_ref().map_or("golden", Name::as_str).to_owned(),
-        waits,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::generation::{Generation, Unit};
 use crate::pipeline::PipelineError;
 use crate::pipeline::feed::{FeedLimits, Prepared};
 use crate::pipeline::record::{CommitLimits, Recorder};
+use crate::pipeline::schedule::ScheduleOptions;
 use crate::pipeline::source::{Source, Turn, Watch, report};
 use crate::state::StateError;
 use crate::telemetry::Phase;
@@ -346,6 +347,9 @@ impl Daemon<'_> {
         self.recorder.refresh_baselines()?;
         self.recorder.commit()?;
         self.recorder.set_limits(CommitLimits::of(&built.file.config, true));
+        if self.generations.active().file.config.schedule != built.file.config.schedule {
+            self.recorder.attend(ScheduleOptions::of(&built.file.config, false))?;
+        }
         self.generations.install(Arc::clone(&built));
         if let Some(sinks) = sinks {
             self.live.changed(&built, sinks);

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::evidence::{trim_packs, write_pack};
 use super::session::Inside;
-use super::{Done, Failure, Global, STATE_FILE, open_state, progress, schedule_options, serve, signals, socket, tell};
+use super::{Done, Failure, Global, STATE_FILE, open_state, progress, serve, signals, socket, tell};
 use crate::case::{Case, packed_name};
 use crate::config::{Config, ConfigFile, TransportConfig};
 use crate::daemon::reload::Reloader;
@@ -28,6 +28,7 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::feed::FeedLimits;
 use crate::pipeline::once;
 use crate::pipeline::record::{CommitLimits, LIVE, Outcome, Recorder, text_map};
+use crate::pipeline::schedule::ScheduleOptions;
 use crate::pipeline::source::Watch;
 use crate::state::{Commit, HoldChange, State, StateError};
 use crate::systemd::Systemd;
@@ -132,7 +133,7 @@ pub(crate) fn run_once(
     let (state, signer) = open_state(&file.config)?;
     let mut recorder = Recorder::open(state, signer, generation, lane, CommitLimits::of(&file.config, false))?;
     let is_asked = if lane == LIVE {
-        recorder.attend(schedule_options(&file.config, true))?;
+        recorder.attend(ScheduleOptions::of(&file.config, true))?;
         log_start(&mut recorder, generation)?;
         signals::flag().map_err(|e| Failure::io("signal handling".as_ref(), &e))?
     } else {
@@ -162,7 +163,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let limits = CommitLimits::of(&file.config, true);
     let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
     recorder.watched_by(vitals);
-    recorder.attend(schedule_options(&file.config, false))?;
+    recorder.attend(ScheduleOptions::of(&file.config, false))?;
     log_start(&mut recorder, generation)?;
 
     let generations = Arc::new(Generations::new(Arc::clone(&built)));

@@ -99,10 +99,14 @@ impl Reloader {
 
     fn build(&self, file: ConfigFile) -> Result<Built, Diagnostics> {
         let active = self.generations.active();
+        let (now, next) = (&active.file.config, &file.config);
+        // What was settled when the state and the port were opened.
         let fixed = [
-            ("program", active.file.config.program == file.config.program),
-            ("state", active.file.config.state == file.config.state),
-            ("http", active.file.config.http == file.config.http),
+            ("program", now.program == next.program),
+            ("state", now.state == next.state),
+            ("http", now.http == next.http),
+            ("limits.max_state_mb", now.limits.max_state_mb == next.limits.max_state_mb),
+            ("limits.max_audit_log_mb", now.limits.max_audit_log_mb == next.limits.max_audit_log_mb),
         ];
         let mut found = Diagnostics::new();
         for (key, _) in fixed.iter().filter(|(_, same)| !same) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PipelineError;
 use super::learn::{Lesson, learn};
+use crate::config::{Config, Name};
 use crate::diagnostic::chain;
 use crate::keys::Signer;
 use crate::state::{Reader, State};
@@ -35,6 +36,19 @@ pub struct ScheduleOptions {
     pub first_tag: String,
     /// Whether learning is waited for: a run over old files is the same each time.
     pub waits: bool,
+}
+
+impl ScheduleOptions {
+    /// As a config says.
+    pub fn of(config: &Config, waits: bool) -> Self {
+        let schedule = &config.schedule;
+        ScheduleOptions {
+            rolling: schedule.rolling_baseline.as_ref().map(|r| (r.window_ns, r.every_ns)),
+            first_after_ns: schedule.first_baseline_after_ns,
+            first_tag: schedule.baseline_tag.as_ref().map_or("golden", Name::as_str).to_owned(),
+            waits,
+        }
+    }
 }
 
 /// How far the schedule of a program is.
