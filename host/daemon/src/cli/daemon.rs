@@ -37,6 +37,9 @@ use crate::telemetry::{Phase, Vitals};
 /// Orders that wait for the loop of the daemon: each asker has one, and askers are few.
 const QUEUE_ORDERS: usize = 16;
 
+/// Time between two counts of what waits for sinks: metrics are looked at a few times a minute.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
 /// Longest wait at the end of a run over old files until the sinks have taken what they will; the rest stays in the
 /// outbox for the next run.
 const DRAIN_ONCE: Duration = Duration::from_secs(30);
@@ -143,7 +146,7 @@ pub(crate) fn run_once(
     let dispatcher = (lane == LIVE).then(|| dispatch(&mut recorder, sinks)).transpose()?;
     // A run that ends by itself is nobody's service.
     let systemd = Systemd::default();
-    let mut talk = Talk { shown, dispatcher, packer: None, bar, systemd };
+    let mut talk = Talk { shown, dispatcher, packer: None, bar, systemd, counted: None };
     let ended =
         once::run(&mut recorder, &units, FeedLimits::of(&file.config), &|| is_asked.name().is_some(), &mut talk);
     let why = is_asked.name().map_or_else(|| "all sources have ended".to_owned(), |name| format!("asked to by {name}"));
@@ -187,7 +190,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let dispatcher = Some(dispatch(&mut recorder, sinks)?);
     systemd.status(&format!("reading {} sources", generation.units.len()));
     let (packer, bar) = (Some(packer), ProgressBar::hidden());
-    let mut talk = Talk { shown, dispatcher, packer, bar, systemd };
+    let mut talk = Talk { shown, dispatcher, packer, bar, systemd, counted: None };
     let ended = daemon::run(&mut recorder, &generations, &ordered, &mut talk);
     drop((until, served));
     let config = generations.active().file.config.clone();
@@ -335,6 +338,8 @@ struct Talk {
     packer: Option<Packer>,
     bar: ProgressBar,
     systemd: Systemd,
+    /// When the documents that wait for sinks were counted last.
+    counted: Option<Instant>,
 }
 
 impl Talk {
@@ -398,8 +403,17 @@ impl Watch for Talk {
         }
     }
 
-    fn turn(&mut self, _: &Recorder) {
-        self.systemd.turn(Instant::now());
+    fn turn(&mut self, recorder: &Recorder) {
+        let now = Instant::now();
+        self.systemd.turn(now);
+        if self.counted.is_none_or(|at| now.saturating_duration_since(at) >= COUNT_EVERY) {
+            self.counted = Some(now);
+            // A store that cannot be read says so elsewhere.
+            let sums = recorder.state().reader().and_then(|reader| reader.outbox_sums(recorder.program()));
+            for (sink, sum) in sums.unwrap_or_default() {
+                recorder.vitals().outbox(&sink, sum.rows);
+            }
+        }
     }
 }
 

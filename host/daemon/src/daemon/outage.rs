@@ -39,6 +39,7 @@ impl Daemon<'_> {
         let before = self.outage.take().filter(|o| o.over.elapsed() < Duration::from_secs(STEADY_SEC));
         let mut in_a_row = before.map_or(0, |o| o.attempts);
         tracing::error!(error = chain(&error), "the state store failed; nothing is read until it works again");
+        self.recorder.vitals().hold("state", &chain(&error));
         self.live.stalled(Some(&error));
         let active = self.generations.active();
         loop {
@@ -58,6 +59,7 @@ impl Daemon<'_> {
         }
         let stood_ms = began.elapsed().as_millis() as u64;
         tracing::warn!(stood_ms, attempts, "the state store works again; nothing that was taken is lost");
+        self.recorder.vitals().release("state");
         self.live.stalled(None);
         self.outage = Some(Outage { attempts: in_a_row, over: Instant::now() });
         Ok(())
@@ -83,6 +85,7 @@ impl Daemon<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(slice),
             }
             // A loop that waits for a disk lives.
+            self.recorder.vitals().turn();
             self.live.turn(self.recorder);
             if self.stop.is_some() && !was_told {
                 return None;

@@ -78,6 +78,7 @@ impl Recorder {
     pub(super) fn shed(&mut self, batch: &Normalized) {
         self.count("sheds", batch.columns.len() as u64);
         self.count("shed_frames", batch.frames.len() as u64);
+        self.vitals.shed(batch.columns.len() as u64);
     }
 
     /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.
