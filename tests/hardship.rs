@@ -28,6 +28,8 @@ const MEMORY_KB_MAX: u64 = 200_000;
 /// none. It ends a day ahead.
 const CLOCKS: [i64; 6] = [0, -3_600, 86_400, -1_000_000, 0, 86_400];
 
+const DAY_NS: i64 = 86_400_000_000_000;
+
 /// Lines with each clock, 2 ms of event time apart.
 const LINES_PER_CLOCK: u64 = 5_000;
 
@@ -108,9 +110,11 @@ fn a_clock_that_is_set_back_and_forth_changes_no_decision() {
         live.wait_for_samples(CLOCKS.len() as u64 * LINES_PER_CLOCK);
         live.running.end();
         live.hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
-        let begin_and_end = live.hb.json(&["log", "show", "--kind", "start"]).to_string()
-            + &live.hb.json(&["log", "show", "--kind", "stop"]).to_string();
-        println!("set: {is_set}: {begin_and_end}");
+        let at = |kind: &str| {
+            let entries = live.hb.json(&["log", "show", "--kind", kind]);
+            hb::clock::parse(entries[0]["time"].as_str().unwrap()).unwrap()
+        };
+        assert_eq!((at("stop") - at("start")) / DAY_NS, i64::from(is_set), "days by its own clock");
         decisions.push(live.hb.decisions("live"));
     }
     assert!(decisions[0].len() > 2, "{} decisions", decisions[0].len());

@@ -227,6 +227,10 @@ impl Daemon<'_> {
     }
 
     fn turn(&mut self, orders: &Receiver<Order>) -> Result<(), PipelineError> {
+        if self.recorder.state().is_poisoned() {
+            // Somebody else's commit failed: without telemetry nobody would notice, and alerts would wait for ever.
+            return Err(StateError::Poisoned.into());
+        }
         for at in 0..self.sources.len() {
             let turn = self.sources[at].start_when_due(self.recorder)?;
             self.look_at(turn)?;

@@ -248,6 +248,11 @@ impl State {
         result
     }
 
+    /// Whether a commit, of whomever, has failed so that [`State::reopen`] is due; false while one is under way.
+    pub fn is_poisoned(&self) -> bool {
+        self.0.writing.try_lock().is_ok_and(|writing| writing.poisoned)
+    }
+
     /// Closes the database and opens it again: the way out of a poisoned state. Readers given out before end.
     pub fn reopen(&self) -> Result<(), StateError> {
         let mut writing = self.0.writing();
