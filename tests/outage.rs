@@ -43,7 +43,7 @@ impl Disk {
     /// Leaves no room.
     fn fill(&self) {
         let mut ballast = File::create(self.ballast()).unwrap();
-        let block = [0x55; 64 << 10];
+        let block = vec![0x55; 64 << 10];
         for size in [block.len(), 4 << 10, 1] {
             while ballast.write_all(&block[..size]).is_ok() {}
         }

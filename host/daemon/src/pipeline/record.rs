@@ -143,7 +143,7 @@ pub struct Recorder {
 
 /// Something a recorder was told.
 enum Step {
-    Batch(Normalized),
+    Batch(Box<Normalized>),
     Tick(String, i64),
     Seal(String, Cursor),
     Refused { author: String, reason: String, why: String },
@@ -285,7 +285,7 @@ impl Recorder {
     /// Takes one normalized batch; commits when a limit is reached. A full state takes only the position behind it.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
         if let Some(full) = self.blocked() {
-            self.taken.push(Step::Batch(batch));
+            self.taken.push(Step::Batch(Box::new(batch)));
             return Err(full.into());
         }
         let source = Arc::clone(&batch.source);
@@ -320,7 +320,7 @@ impl Recorder {
             }
         }
         self.move_on(&batch.source, batch.deliveries.clone(), &batch.cursor);
-        self.taken.push(Step::Batch(batch));
+        self.taken.push(Step::Batch(Box::new(batch)));
         is_shed
     }
 

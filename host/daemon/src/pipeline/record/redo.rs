@@ -87,7 +87,7 @@ impl Recorder {
             let taken = match step {
                 // Whoever watches has been told of it.
                 Step::Batch(batch) => {
-                    let is_shed = self.put(batch);
+                    let is_shed = self.put(*batch);
                     self.commit_when_large(is_shed)
                 }
                 Step::Tick(source, now_ns) => {
