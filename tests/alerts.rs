@@ -167,7 +167,7 @@ fn an_alert_outlives_a_kill_and_a_sink_that_is_down_and_comes_once() {
 
     fs::remove_file(hb.path("out.jsonl")).unwrap();
     let mut running = run(&hb);
-    running.wait_for_line(|line| line.contains("delivered") && line.contains("out"));
+    wait_until_all_is_told(&hb);
     running.end();
     let events = documents(&hb.path("out.jsonl"), "alert");
     let ids: BTreeSet<String> = events.iter().map(|e| e.0.clone()).collect();
@@ -186,6 +186,21 @@ fn an_alert_outlives_a_kill_and_a_sink_that_is_down_and_comes_once() {
 
 fn run(hb: &Hb) -> Running {
     Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb::dispatch=debug").env("NO_COLOR", "1"))
+}
+
+/// Waits until the daemon has read all telemetry and nothing waits for a sink any more.
+fn wait_until_all_is_told(hb: &Hb) {
+    let lines = fs::read_to_string(hb.path("telemetry.jsonl")).unwrap().lines().count() as u64;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let read = hb.json(&["status"])["sources"]["plant"]["lines"].as_u64().unwrap_or(0);
+        let listed = hb.json(&["alert", "list", "--all"]);
+        let waits = listed.as_array().unwrap().iter().any(|a| a["delivery"]["out"] != "delivered");
+        if read >= lines && !waits {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{read} of {lines} lines after {PATIENCE:?}: {listed:#}");
+    }
 }
 
 /// The events that the log names.

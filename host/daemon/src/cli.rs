@@ -25,6 +25,7 @@ use std::panic::{PanicHookInfo, UnwindSafe, catch_unwind, set_hook};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use hb_log::sign::PublicKey;
@@ -97,7 +98,9 @@ enum Verb {
     /// Read the sources, judge, record, pack evidence; until stopped, or once.
     #[command(after_help = "Example: hb daemon --config hb.yaml --once")]
     Daemon(daemon::DaemonArgs),
-    /// Let the running daemon read config, plugins and policies again; nothing changes when something is wrong.
+    /// Let the running daemon read config, plugins and policies again.
+    ///
+    /// The answer comes when all of it is active. When something is wrong nothing changes, and the answer says what.
     #[command(after_help = "Example: hb reload --reason 'tighter limit for press-4'")]
     Reload(generation::WhyArgs),
     /// Generations: what runs, what ran, and how to go back.
@@ -106,8 +109,8 @@ enum Verb {
     /// What the state holds: sources, counts, decisions, cases.
     #[command(after_help = "Example: hb status --json")]
     Status,
-    /// Run telemetry of a file, a broker or a socket through source and normalizer into an artifact directory.
-    #[command(after_help = "Examples:
+    /// Normalize telemetry of a file, a broker or a socket into an artifact directory.
+    #[command(after_help = "Example:
   hb ingest telemetry.jsonl --out live
   hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
   hb ingest --source syslog --listen udp://127.0.0.1:5514 --max-frames 1000 --out live")]
@@ -140,7 +143,7 @@ enum Verb {
     /// Verify an evidence pack; needs no state.
     #[command(after_help = "Example: hb verify evidence_case-1f00ba4.zip --key hb.pub")]
     Verify(evidence::VerifyArgs),
-    /// Re-execute the decision of an evidence pack and compare it byte for byte; needs no state.
+    /// Re-execute a pack's decision and compare it byte for byte; needs no state.
     #[command(after_help = "Example: hb replay evidence_case-1f00ba4")]
     Replay(evidence::ReplayArgs),
     /// Which cases are kept whatever their age.
@@ -206,12 +209,24 @@ fn run() -> u8 {
     let colour = cli.global.coloured();
     start_talking(&cli);
     let is_ours = matches!(&cli.verb, Verb::Daemon(_) | Verb::Keys(_));
-    match perform(&cli) {
-        Ok(code) => code,
-        Err(failure) => {
-            // Whoever holds the state can do it.
-            let holder = failure.locked.as_deref().filter(|_| !is_ours);
-            holder.and_then(|state| socket::ask(state, &cli.global)).unwrap_or_else(|| fail(&failure, colour))
+    let deadline = Instant::now() + Duration::from_secs(LOCK_SEC);
+    loop {
+        let failure = match perform(&cli) {
+            Ok(code) => return code,
+            Err(failure) => failure,
+        };
+        let Some(state) = failure.locked.as_deref() else { return fail(&failure, colour) };
+        let answer = if is_ours {
+            socket::is_served(state).then(|| fail(&failure, colour))
+        } else {
+            // The daemon that holds the state can do it.
+            socket::ask(state, &cli.global)
+        };
+        match answer {
+            Some(code) => return code,
+            None if Instant::now() >= deadline => return fail(&failure, colour),
+            // Another verb holds it, and will be done soon; or a daemon that has just begun.
+            None => std::thread::sleep(Duration::from_millis(LOCK_STEP_MS)),
         }
     }
 }
@@ -468,6 +483,13 @@ fn open_state(config: &Config) -> Result<(State, Arc<Signer>), Failure> {
     };
     Ok((state, Arc::new(signer)))
 }
+
+/// Longest wait for a state that another process holds, s: verbs hold one for a moment, and a service that is started
+/// meanwhile must not be refused.
+const LOCK_SEC: u64 = 5;
+
+/// How often is looked whether it is free, ms.
+const LOCK_STEP_MS: u64 = 50;
 
 /// The file of a state: where it is, there is a state.
 const STATE_FILE: &str = "hb.redb";

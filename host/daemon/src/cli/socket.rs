@@ -48,6 +48,11 @@ struct Request {
     colour: bool,
 }
 
+/// Whether a daemon serves verbs on the state.
+pub(super) fn is_served(state: &Path) -> bool {
+    File::open(state).and_then(|dir| UnixStream::connect(place(&dir))).is_ok()
+}
+
 /// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
 /// reached.
 pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
