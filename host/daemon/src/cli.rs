@@ -110,10 +110,9 @@ enum Verb {
     #[command(after_help = "Example: hb status --json")]
     Status,
     /// Normalize telemetry of a file, a broker or a socket into an artifact directory.
-    #[command(after_help = "Example:
-  hb ingest telemetry.jsonl --out live
-  hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
-  hb ingest --source syslog --listen udp://127.0.0.1:5514 --max-frames 1000 --out live")]
+    #[command(after_help = "Example: hb ingest telemetry.jsonl --out live
+         hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
+         hb ingest --source syslog --listen udp://127.0.0.1:5514 --max-frames 1000 --out live")]
     Ingest(Box<ingest::IngestArgs>),
     /// Normalize a file of raw records into metrics.csv.
     #[command(
