@@ -238,6 +238,11 @@ impl Vitals {
         seldom.alerts_firing = firing;
     }
 
+    /// This many alerts fire, as a new daemon finds them.
+    pub fn firing(&self, firing: u64) {
+        self.seldom().alerts_firing = firing;
+    }
+
     /// This many documents wait for a sink.
     pub fn outbox(&self, sink: &str, waiting: u64) {
         self.seldom().outbox.insert(sink.to_owned(), waiting);

@@ -32,12 +32,25 @@ impl Alerting {
         Ok(Alerting { book: AlertBook::restore(alerts), routes: generation.routes.clone() })
     }
 
-    /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry.
-    pub(super) fn decided(&mut self, hash: Hash, decision: &Decision, case: Option<&str>, commit: &mut Commit) {
+    /// Alerts that fire now.
+    pub(super) fn firing(&self) -> u64 {
+        self.book.alerts().iter().filter(|alert| alert.state == AlertState::Firing).count() as u64
+    }
+
+    /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry. Says what
+    /// became of the alert, when somebody is told.
+    pub(super) fn decided(
+        &mut self,
+        hash: Hash,
+        decision: &Decision,
+        case: Option<&str>,
+        commit: &mut Commit,
+    ) -> Option<AlertState> {
         if decision.is_notable() && self.routes.wanting(DocumentKind::Decisions).next().is_some() {
             self.queue(&Document::of_decision(hash, decision), commit);
         }
-        let Some(Step { alert, is_told, forgotten }) = self.book.step(decision, hash, case) else { return };
+        let Step { alert, is_told, forgotten } = self.book.step(decision, hash, case)?;
+        let told = is_told.then_some(alert.state);
         commit.alerts.extend(forgotten.map(|fingerprint| (fingerprint, None)));
         if is_told {
             self.queue(&Document::of_alert(&alert, decision, self.routes.packs.as_deref()), commit);
@@ -47,6 +60,7 @@ impl Alerting {
         let fingerprint = alert.fingerprint.clone();
         // The newest row stands, also within one commit.
         commit.alerts.push((fingerprint, Some(cbor::encode(&KeptAlert { v: 1, alert, sinks }))));
+        told
     }
 
     fn queue(&self, document: &Document, commit: &mut Commit) {

@@ -274,6 +274,7 @@ impl Recorder {
 
     /// Tells `vitals` from now on what happens, instead of its own.
     pub fn watched_by(&mut self, vitals: Arc<Vitals>) {
+        vitals.firing(self.alerting.as_ref().map_or(0, Alerting::firing));
         self.vitals = vitals;
     }
 

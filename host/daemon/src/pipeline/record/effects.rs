@@ -96,7 +96,10 @@ impl Recorder {
 
     /// Adds to the pending commit what the decision means for alerts and sinks.
     fn alert(&mut self, hash: Hash, decision: &Decision, case: Option<&str>) {
-        self.alerting.iter_mut().for_each(|alerting| alerting.decided(hash, decision, case, &mut self.pending));
+        let Some(alerting) = &mut self.alerting else { return };
+        if let Some(state) = alerting.decided(hash, decision, case, &mut self.pending) {
+            self.vitals.alert(state.as_str(), alerting.firing());
+        }
     }
 
     /// Names the unchanged PASS decisions so far in one log entry.
