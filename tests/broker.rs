@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::live::subscriber;
 use crate::reload::values;
 use crate::support::broker::Broker;
-use crate::support::hb::{Dice, Hb, Running};
+use crate::support::hb::{Dice, Running};
 
 /// Kills of the broker.
 const KILLS: usize = 20;
@@ -59,7 +60,7 @@ struct Ledger {
 fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     // In memory, where its many saves take no time: this is about kills, and no power cut.
     let mut broker = Broker::start_in(tempfile::tempdir_in("/dev/shm").unwrap(), SETTINGS);
-    let hb = subscriber(broker.port);
+    let hb = subscriber(broker.port, "hit", 100);
     let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info"));
     running.wait_for("connected to the MQTT broker", 1);
     assert!(broker.says("Sending SUBACK to hit"), "it does not subscribe");
@@ -115,34 +116,6 @@ fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     let own: Vec<u64> = acks.iter().copied().filter(|&n| times(&stored, n) > times(&ledger.given, n)).collect();
     assert!(own.is_empty(), "stored more often than the broker gave them: {own:?}");
     hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
-}
-
-fn subscriber(port: u16) -> Hb {
-    let hb = Hb::new();
-    hb.write(
-        "hb.yaml",
-        &format!(
-            "program: live
-state: ./state
-require_signed: false
-sources:
-  - name: s
-    plugin: mqtt
-    transport:
-      mqtt:
-        broker: tcp://127.0.0.1:{port}
-        topics: [plant/#]
-        client_id: hit
-        in_flight_window: 100
-    normalizer: n
-normalizers:
-  - name: n
-    plugin: schema-map
-    settings: {{ version: 1, timestamp: {{ field: t }}, layout: wide }}
-"
-        ),
-    );
-    hb
 }
 
 impl Ledger {

@@ -49,7 +49,7 @@ const PLACES: [Place; 3] = [Place::Recovering, Place::BeforeCommit, Place::Befor
 fn a_hundred_kills_on_mqtt_lose_nothing_and_double_nothing() {
     // The broker's own limits are not what is tried here: it queues without end, and 1,000 are on their way at a time.
     let broker = Broker::start("max_queued_messages 0\nmax_inflight_messages 1000\n");
-    let (calm, hb) = (subscriber(&broker, "calm"), subscriber(&broker, "hit"));
+    let (calm, hb) = (subscriber(broker.port, "calm", 1_000), subscriber(broker.port, "hit", 1_000));
     // Both sessions are there before the first message.
     let mut calm_runs = run(&calm);
     calm_runs.wait_for("connected to the MQTT broker", 1);
@@ -82,8 +82,8 @@ fn a_hundred_kills_on_mqtt_lose_nothing_and_double_nothing() {
     hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
 }
 
-/// An instance with a session of its own.
-fn subscriber(broker: &Broker, client: &str) -> Hb {
+/// An instance with a session of its own; `window` messages may be on their way to it.
+pub(crate) fn subscriber(port: u16, client: &str, window: u32) -> Hb {
     let hb = Hb::new();
     hb.write(
         "hb.yaml",
@@ -96,10 +96,10 @@ sources:
     plugin: mqtt
     transport:
       mqtt:
-        broker: tcp://127.0.0.1:{}
+        broker: tcp://127.0.0.1:{port}
         topics: [plant/#]
         client_id: {client}
-        in_flight_window: 1000
+        in_flight_window: {window}
     normalizer: n
 normalizers:
   - name: n
@@ -108,8 +108,7 @@ normalizers:
 checks:
   - {{ id: c, window_sec: 10, rules: [{{ rule: drift.missing }}] }}
 evidence: {{ on_fail: false }}
-",
-            broker.port
+"
         ),
     );
     hb

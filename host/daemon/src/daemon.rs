@@ -364,7 +364,7 @@ impl Daemon<'_> {
         for (unit, prepared) in built.generation.units.iter().zip(prepared) {
             self.recorder.vitals().source_known(&unit.name);
             match self.sources.iter_mut().find(|s| s.name() == unit.name) {
-                Some(source) => source.become_unit(unit.clone(), prepared, limits)?,
+                Some(source) => source.become_unit(unit.clone(), prepared, limits),
                 None => self.sources.push(Source::new(unit.clone(), limits)),
             }
         }

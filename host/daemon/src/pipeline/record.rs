@@ -286,7 +286,7 @@ impl Recorder {
     /// Takes one normalized batch; commits when a limit is reached. A full state takes only the position behind it.
     pub fn take(&mut self, batch: Normalized) -> Result<(), PipelineError> {
         if let Some(full) = self.blocked() {
-            self.taken.push(Step::Batch(Box::new(batch)));
+            self.keep(|| Step::Batch(Box::new(batch)));
             return Err(full.into());
         }
         let source = Arc::clone(&batch.source);
@@ -321,7 +321,7 @@ impl Recorder {
             }
         }
         self.move_on(&batch.source, batch.deliveries.clone(), &batch.cursor);
-        self.taken.push(Step::Batch(Box::new(batch)));
+        self.keep(|| Step::Batch(Box::new(batch)));
         is_shed
     }
 
@@ -378,7 +378,7 @@ impl Recorder {
     pub fn seal(&mut self, source: &str, cursor: Cursor) {
         self.other(Input::Seal { source }, &Other::Seal(source.to_owned()));
         self.move_on(source, DeliveryRows::default(), &cursor);
-        self.taken.push(Step::Seal(source.to_owned(), cursor));
+        self.keep(|| Step::Seal(source.to_owned(), cursor));
     }
 
     /// Where the clock of a source stands, ns.
@@ -390,7 +390,7 @@ impl Recorder {
     pub fn tick(&mut self, source: &str, now_ns: i64) {
         if self.engine.deadline(source).is_some_and(|deadline| deadline <= now_ns - now_ns.rem_euclid(TICK_NS)) {
             self.other(Input::Tick { source, now_ns }, &Other::Tick(source.to_owned(), now_ns));
-            self.taken.push(Step::Tick(source.to_owned(), now_ns));
+            self.keep(|| Step::Tick(source.to_owned(), now_ns));
         }
     }
 
@@ -549,6 +549,13 @@ impl Recorder {
             });
         }
         self.columns.clear();
+    }
+
+    /// Keeps what was taken for the case that its commit fails. A run over old files ends then, and is run again.
+    fn keep(&mut self, step: impl FnOnce() -> Step) {
+        if self.limits.eager {
+            self.taken.push(step());
+        }
     }
 
     fn count(&mut self, name: &'static str, n: u64) {

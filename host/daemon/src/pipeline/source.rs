@@ -157,30 +157,40 @@ impl Source {
 
     /// Goes on as another unit. Where the transport stays what it is it stays open, and only plugins change; otherwise
     /// the source ends and starts again. It [is changing](Source::is_changing) until that has happened.
-    pub fn become_unit(&mut self, unit: Unit, prepared: Prepared, limits: FeedLimits) -> Result<(), PipelineError> {
-        let before = transport_options(&self.unit.transport, self.unit.whole, self.limits.max_line_bytes as usize)?;
-        let after = transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)?;
+    pub fn become_unit(&mut self, unit: Unit, prepared: Prepared, limits: FeedLimits) {
+        let of = |unit: &Unit, limits: FeedLimits| {
+            transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)
+        };
+        // What cannot be told apart, for a secret that is gone, is taken for another one: opening it says what is wrong.
+        let keeps_transport = match (of(&self.unit, self.limits), of(&unit, limits)) {
+            (Ok(before), Ok(after)) => before == after,
+            _ => false,
+        };
+        let is_ending = matches!(self.change, Change::Leaving | Change::Transport(..));
         match &mut self.state {
-            SourceState::Running(running) if before != after => {
-                running.feed.finish();
-                self.change = Change::Transport(Box::new(unit), limits);
-                return Ok(());
-            }
             SourceState::Running(running) => {
-                if self.unit.record() != unit.record() || self.unit.workers != unit.workers || self.limits != limits {
-                    let keeps_source = self.unit.source.record == unit.source.record;
-                    running.feed.swap(&unit, prepared, keeps_source, limits)?;
+                let is_same =
+                    self.unit.record() == unit.record() && self.unit.workers == unit.workers && self.limits == limits;
+                let keeps_source = self.unit.source.record == unit.source.record;
+                let goes_on = keeps_transport
+                    && !is_ending
+                    && (is_same || running.feed.swap(&unit, prepared, keeps_source, limits).is_ok());
+                if !goes_on {
+                    running.feed.finish();
+                    self.change = Change::Transport(Box::new(unit), limits);
+                    return;
+                }
+                if !is_same {
                     self.change = Change::Plugins;
                 }
             }
             // Whatever kept it down may be what was changed.
             SourceState::Down(at) => *at = Instant::now(),
             // A file that has ended has no more for other plugins, and may be another file now.
-            SourceState::Ended if before != after => self.state = SourceState::Down(Instant::now()),
+            SourceState::Ended if !keeps_transport => self.state = SourceState::Down(Instant::now()),
             SourceState::Ended => {}
         }
         (self.unit, self.limits) = (unit, limits);
-        Ok(())
     }
 
     /// Ends it: what would be gone with its transport is taken first.

@@ -36,7 +36,7 @@ impl Recorder {
         self.log("generation.refused", text_map(&[("author", author), ("reason", reason), ("why", why)]));
         self.remember(Swap::refused(author, reason, why));
         let [author, reason, why] = [author, reason, why].map(str::to_owned);
-        self.taken.push(Step::Refused { author, reason, why });
+        self.keep(|| Step::Refused { author, reason, why });
     }
 
     fn remember(&mut self, swap: Swap) {
