@@ -104,7 +104,7 @@ fn a_severity_policy_that_fails_is_shown_and_the_decision_stands() {
     hb.write("in.jsonl", &gap);
     let output = hb.done(&["daemon", "--once"]);
     assert!(output.stderr.contains("the severity policy failed"), "{output:#?}");
-    assert!(hb.json(&["status"])["counters"]["decisions.no_data"].as_u64() > Some(0), "{output:#?}");
+    assert!(hb.json(&["status"])["counters"]["decisions.fail"].as_u64() > Some(0), "{output:#?}");
 }
 
 fn with_config(text: &str) -> Hb {

@@ -26,7 +26,7 @@ pub type WindowRow = [f64; WINDOW_FIELDS.len()];
 /// The baseline's numbers, ordered as [`BASELINE_FIELDS`].
 pub type BaselineRow = [f64; BASELINE_FIELDS.len()];
 
-/// Whether a series is where the baseline expects it.
+/// Whether a series is where the baseline expects it; without a baseline each series that was seen is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {

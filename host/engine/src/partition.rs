@@ -355,10 +355,10 @@ impl Partition {
         for w in &mut self.grids {
             let judged = w.next_end.map_or(i64::MIN, |end| end.saturating_sub(w.grid.step_ns()));
             if w.next_end.is_none() {
-                // Samples that are late within the allowance may come before this one.
-                let end = w.grid.end_after(t.saturating_sub(self.spec.lateness_ns));
-                w.next_end = Some(end);
-                w.first_ns = end.saturating_sub(w.grid.step_ns());
+                // Samples that are late within the allowance may come before this one, and are filed. But what began
+                // before telemetry did is not judged: nothing was silent then.
+                w.next_end = Some(w.grid.end_after(t.saturating_sub(self.spec.lateness_ns)));
+                w.first_ns = w.grid.end_after(t).saturating_sub(w.grid.step_ns());
             }
             if t < judged && (self.spec.late != LatePolicy::Buffer || t < w.grid.oldest_kept(judged)) {
                 refusal = Some(Refusal::Late);

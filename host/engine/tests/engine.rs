@@ -28,7 +28,8 @@ impl Judge for Simple {
             .iter()
             .map(|row| {
                 let z = (row.window[1] - row.baseline[5]) / row.baseline[6].max(1e-9);
-                let off = row.presence != Presence::Present || z.abs() > 3.0;
+                // Without a baseline there is no z.
+                let off = row.presence != Presence::Present || z.is_nan() || z.abs() > 3.0;
                 let streak = if off { row.state[0] + 1.0 } else { 0.0 };
                 let status = match streak {
                     0.0 => Status::Pass,
@@ -491,6 +492,20 @@ fn no_baseline_is_never_pass_unless_the_rule_says_so() {
     e.step(Input::Baseline { tag: "golden", baseline: None }, &mut Simple);
     let effects = feed(&mut e, &clean(0, 60), 16);
     assert!(decisions(&effects).iter().all(|d| d.baseline.is_none() && d.status != Status::Pass));
+}
+
+#[test]
+fn without_a_baseline_what_was_seen_once_is_expected_and_nothing_is_new() {
+    let mut e = engine(&spec(), &["a"]);
+    e.step(Input::Baseline { tag: "golden", baseline: None }, &mut Simple);
+    // Two series; one of them stops at half-time.
+    let rows: Vec<Row> = clean(0, 200).into_iter().filter(|row| row.1 == 0 || row.2 < 100 * SEC).collect();
+    let effects = feed(&mut e, &rows, 16);
+    let reasons = |d: &Decision| d.findings.iter().map(|f| f.reason.clone()).collect::<Vec<_>>();
+    let all = decisions(&effects);
+    assert!(all.iter().all(|d| !reasons(d).iter().any(|r| r.starts_with("New"))), "{:?}", all[0]);
+    let first = all.iter().find(|d| reasons(d).iter().any(|r| r == "Silent")).expect("a series that stopped is silent");
+    assert!(first.start_ns >= 100 * SEC, "{first:?}");
 }
 
 proptest! {

@@ -153,6 +153,7 @@ const UNITS: &[Unit] = &[
     unit("flow", &["L/min", "l/min"], 1, 60_000),
     unit("speed", &["m/s"], 1, 1),
     unit("speed", &["mm/s"], 1, 1_000),
+    unit("speed", &["in/s"], 254, 10_000),
     unit("speed", &["km/h"], 1_000, 3_600),
     unit("speed", &["mph"], 1_609_344, 3_600_000),
     unit("acceleration", &["m/s2", "m/s²"], 1, 1),

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     /// Index into the spec's checks.
     check: usize,
     rows: Vec<PlanRow>,
+    /// Whether there is a baseline: without one nothing is new, and what was seen once is expected.
+    is_learned: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Partition {
                 })
                 .collect();
             rows.sort_by(|a, b| self.series[a.local].def.cmp(&self.series[b.local].def));
-            plans.push(Plan { check, rows });
+            plans.push(Plan { check, rows, is_learned: baseline.is_some() });
         }
         self.plans = plans;
         let series = self.series.len();
@@ -218,7 +220,8 @@ impl Partition {
             let window = windows.grid.row(row.local, start, end, &mut keys);
             samples += window[0] as u64;
             let enough = window[0] >= f64::from(check.min_samples);
-            let presence = match (window[0] > 0.0, row.has_baseline) {
+            let is_expected = row.has_baseline || (!plan.is_learned && self.series[row.local].seen);
+            let presence = match (window[0] > 0.0, is_expected) {
                 (true, true) if enough => Presence::Present,
                 (true, true) => Presence::Sparse,
                 (true, false) if enough => Presence::New,
@@ -232,8 +235,8 @@ impl Partition {
         (judged, samples)
     }
 
-    /// For each judged row the index of its other name: a series that is gone and a new one of the same unit whose
-    /// level lies where the baseline of the gone one expects it.
+    /// For each judged row the index of its other name: a series that is gone and a new one of the same unit, or of none
+    /// that is known, whose level lies where the baseline of the gone one expects it.
     fn find_renamed(&self, plan: &Plan, judged: &[Judged]) -> Vec<Option<usize>> {
         let mut pairs = vec![None; judged.len()];
         let of = |p: Presence| (0..judged.len()).filter(move |&i| judged[i].presence == p);
@@ -251,7 +254,8 @@ impl Partition {
             let best = new
                 .iter()
                 .copied()
-                .filter(|&n| pairs[n].is_none() && def(n).unit == def(g).unit && def(n).labels == def(g).labels)
+                .filter(|&n| pairs[n].is_none() && def(n).labels == def(g).labels)
+                .filter(|&n| def(n).unit.is_empty() || def(n).unit == def(g).unit)
                 .filter(|&n| distance(n) <= reach)
                 .min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
             if let Some(n) = best {
