@@ -283,6 +283,7 @@ fn mqtt_options(config: &MqttTransportConfig, max_payload_bytes: usize) -> Resul
         keep_alive_s: config.keep_alive_sec,
         session_expiry_s: config.session_expiry_sec,
         in_flight_window: config.in_flight_window,
+        unmarked: config.redelivery == "content",
         receive_maximum: None,
         max_payload_bytes,
     };

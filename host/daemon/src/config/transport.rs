@@ -91,6 +91,10 @@ pub struct MqttTransportConfig {
     /// Messages the broker sends without acknowledgement (mosquitto: `max_inflight_messages`), 1 to 65,535; half of it
     /// makes a commit. Default: 20, mosquitto's own.
     pub in_flight_window: u16,
+    /// How a message is recognised that the broker sends again on a new connection: `mark` (default), by the DUP mark
+    /// that MQTT demands; `content`, for brokers that do not set it (rumqttd), and only where payloads carry a time or
+    /// a number.
+    pub redelivery: String,
 }
 
 impl FromNode for TransportConfig {
@@ -168,6 +172,8 @@ impl FromNode for MqttTransportConfig {
         let key_file: Option<Option<PathBuf>> = f.optional("key_file", reader);
         let keep_alive_sec = f.whole("keep_alive_sec", 30, &(5..=3_600), reader);
         let in_flight_window = f.whole("in_flight_window", 20, &(1..=u16::MAX), reader);
+        let words = ["mark", "content"].map(|word| (word, word));
+        let redelivery = f.choice("redelivery", "mark", &words, reader);
         f.close(reader);
         Some(MqttTransportConfig {
             broker: broker?,
@@ -183,6 +189,7 @@ impl FromNode for MqttTransportConfig {
             key_file: key_file?,
             keep_alive_sec: keep_alive_sec?,
             in_flight_window: in_flight_window?,
+            redelivery: redelivery?.to_owned(),
         })
     }
 }

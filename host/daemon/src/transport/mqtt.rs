@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 mod delivery;
 mod link;
 mod options;
+pub mod publish;
 mod worker;
 
 pub use options::{DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_SESSION_EXPIRY_S, MqttError, MqttOptions, MqttVersion, Qos};
@@ -227,7 +228,9 @@ impl MqttTransport {
         let position = resume.cloned().unwrap_or_default();
         let same = position.epoch > 0 && position.broker == options.broker() && position.client_id == options.client_id;
         // What is stored says nothing about another session.
-        let deliveries = Deliveries::new(position.epoch, same.then_some(delivered), options.max_payload_bytes);
+        let unmarked = options.unmarked.then(|| options.window());
+        let session = same.then_some(delivered);
+        let deliveries = Deliveries::new(position.epoch, session, options.max_payload_bytes, unmarked);
         let stale_topics = position.topics.iter().filter(|t| same && !options.topics.contains(t)).cloned().collect();
         let state = State {
             deliveries,

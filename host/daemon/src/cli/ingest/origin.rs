@@ -162,6 +162,7 @@ impl OriginArgs {
             key_file: self.key.clone(),
             keep_alive_sec: KEEP_ALIVE_SEC,
             in_flight_window: DEFAULT_IN_FLIGHT_WINDOW,
+            redelivery: "mark".to_owned(),
         })
         .map(TransportConfig::Mqtt)
     }

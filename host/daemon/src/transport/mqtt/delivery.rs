@@ -18,6 +18,9 @@
 //! sent a message, and send it again unmarked. Nothing in MQTT tells that from a second message of the same content, so
 //! it doubles rather than being lost.
 //!
+//! **Some brokers do not mark at all**, and count packet ids anew on each connection. Where the operator says so, what
+//! may come again is recognised by its content instead: see [`repeats`].
+//!
 //! **Slots are let go as early as possible.** Packet ids come again: after 65,535 messages at mosquitto, at once at
 //! others. A reused id whose first sending died with a connection comes as DUP; where telemetry is constant it equals
 //! the old message of this id, and would be dropped for it. So a slot must not outlive the broker's own memory of the
@@ -28,10 +31,14 @@
 //! **Acknowledgements go out in the order of receipt**, as MQTT asks: what is committed waits for what came before it
 //! on the connection.
 
+mod repeats;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use repeats::{Repeat, Repeats};
 
 use super::{Delivery, Digest, Message, MqttBatch, MqttCounters, MqttEvent, MqttProgress};
 
@@ -99,6 +106,8 @@ pub(super) struct Deliveries {
     /// Number of the next message; 0 stands for what an earlier process handed out.
     next_number: u64,
     slots: BTreeMap<u16, Slot>,
+    /// What may come again unmarked; empty where the broker marks it.
+    repeats: Repeats,
     /// Owed messages by their numbers; a slot may have been taken over since.
     uncommitted: VecDeque<(u64, u16)>,
     /// Packet ids the broker waits for, in the order of receipt on this connection.
@@ -126,6 +135,8 @@ struct Slot {
     /// The last connection the message came on: only there can it be acknowledged.
     on: u64,
     exactly_once: bool,
+    /// The packet id under which it is stored: another one when it came again unmarked.
+    stored_as: u16,
     state: SlotState,
 }
 
@@ -145,12 +156,14 @@ impl Slot {
 
 impl Deliveries {
     /// Begins with the epoch the store knows, and the committed messages of its session. Without the latter, whatever
-    /// session the broker has is another one.
-    pub(super) fn new<I>(epoch: u64, session: Option<I>, max_payload_bytes: usize) -> Self
+    /// session the broker has is another one. `unmarked` is the in-flight window of a broker that does not mark what it
+    /// sends again.
+    pub(super) fn new<I>(epoch: u64, session: Option<I>, max_payload_bytes: usize, unmarked: Option<u32>) -> Self
     where
         I: IntoIterator<Item = (u16, Digest)>,
     {
-        let committed = |hash| Slot { hash, number: 0, on: 0, exactly_once: false, state: SlotState::Committed };
+        let committed =
+            |id, hash| Slot { hash, number: 0, on: 0, exactly_once: false, stored_as: id, state: SlotState::Committed };
         Deliveries {
             counters: MqttCounters::default(),
             max_payload_bytes,
@@ -161,7 +174,8 @@ impl Deliveries {
             qos0_bytes: 0,
             qos1_bytes: 0,
             next_number: 1,
-            slots: session.into_iter().flatten().map(|(id, hash)| (id, committed(hash))).collect(),
+            slots: session.into_iter().flatten().map(|(id, hash)| (id, committed(id, hash))).collect(),
+            repeats: Repeats::new(unmarked),
             uncommitted: VecDeque::new(),
             awaited: VecDeque::new(),
             connection: 0,
@@ -184,12 +198,17 @@ impl Deliveries {
         }
         let lost = self.known && !session_present;
         if self.known && !lost {
+            if self.repeats.is_used() {
+                let slots = std::mem::take(&mut self.slots).into_values();
+                self.repeats.expect(slots.map(|s| Repeat { hash: s.hash, number: s.number, stored_as: s.stored_as }));
+            }
             return;
         }
         self.counters.sessions_lost += u64::from(lost);
         self.epoch += 1;
         self.known = true;
         self.slots.clear();
+        self.repeats.forget();
         self.uncommitted.clear();
         // A broker that forgets at every connection must not fill the queue.
         let unread = self.queue.pop_back_if(|last| matches!(last, Item::Event(_)));
@@ -308,18 +327,19 @@ impl Deliveries {
     pub(super) fn barrier_passed(&mut self) {
         self.barrier_pending = false;
         let (round, connection) = (self.round, self.connection);
-        let settled = &mut self.settled;
-        self.slots.retain(|&id, slot| {
+        let mut settled = Vec::new();
+        self.slots.retain(|_, slot| {
             let known = match slot.state {
                 SlotState::Acked(in_round) => in_round < round,
                 SlotState::Committed => slot.on != connection,
                 SlotState::Owed => false,
             };
             if known {
-                settled.push(id);
+                settled.push(slot.stored_as);
             }
             !known
         });
+        self.settle(settled);
     }
 
     /// Whether the broker has answered for all that was acknowledged.
@@ -338,8 +358,20 @@ impl Deliveries {
         self.awaited.len() as u32
     }
 
+    /// Stored entries may go, unless another message has taken one over since.
+    fn settle(&mut self, stored: impl IntoIterator<Item = u16>) {
+        let free = stored.into_iter().filter(|id| !self.slots.contains_key(id));
+        self.settled.extend(free);
+    }
+
     /// Whether a message is the repetition of one that is owed or committed. It is then awaited on this connection.
     fn is_known(&mut self, sent: Sent) -> bool {
+        if let Some(repeat) = self.repeats.take(&sent.hash) {
+            self.take_over(sent, repeat);
+            return true;
+        }
+        let gone = self.repeats.pass();
+        self.settle(gone);
         let connection = self.connection;
         let known = self.slots.get_mut(&sent.packet_id).filter(|slot| sent.dup && slot.hash == sent.hash);
         let Some(slot) = known else { return false };
@@ -353,11 +385,25 @@ impl Deliveries {
         true
     }
 
+    /// What came again unmarked goes on under its new packet id.
+    fn take_over(&mut self, sent: Sent, repeat: Repeat) {
+        let Sent { packet_id, exactly_once, hash, .. } = sent;
+        let Repeat { number, stored_as, .. } = repeat;
+        let owed = self.uncommitted.iter_mut().find(|(owed, _)| *owed == number);
+        let state = if owed.is_some() { SlotState::Owed } else { SlotState::Committed };
+        if let Some((_, id)) = owed {
+            *id = packet_id;
+        }
+        self.slots.insert(packet_id, Slot { hash, number, on: self.connection, exactly_once, stored_as, state });
+        self.awaited.push_back(packet_id);
+    }
+
     /// A new message takes the slot of its packet id.
     fn owe(&mut self, sent: Sent) {
         let Sent { packet_id, exactly_once, hash, .. } = sent;
         let (number, on) = (self.next_number, self.connection);
-        let before = self.slots.insert(packet_id, Slot { hash, number, on, exactly_once, state: SlotState::Owed });
+        let slot = Slot { hash, number, on, exactly_once, stored_as: packet_id, state: SlotState::Owed };
+        let before = self.slots.insert(packet_id, slot);
         self.uncommitted.push_back((number, packet_id));
         // A broker that does not wait for an acknowledgement gets one for both.
         if !before.is_some_and(|slot| slot.awaited_on(on)) {

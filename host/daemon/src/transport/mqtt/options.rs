@@ -64,6 +64,8 @@ pub struct MqttOptions {
     /// How many messages the broker sends before it waits for acknowledgements, as it is configured. No broker says it,
     /// and hb commits when half of it is used up. Too high a number makes the broker wait; too low a one costs commits.
     pub in_flight_window: u16,
+    /// The broker does not mark what it sends again: it is recognised by its content.
+    pub unmarked: bool,
     /// Most messages the broker may send without an acknowledgement. MQTT 5 only; the broker may send fewer.
     pub receive_maximum: Option<u16>,
     /// Longest payload. Of a longer message the beginning is handed out, marked.

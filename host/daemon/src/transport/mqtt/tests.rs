@@ -31,6 +31,7 @@ fn options(port: u16, version: MqttVersion) -> MqttOptions {
         keep_alive_s: 30,
         session_expiry_s: DEFAULT_SESSION_EXPIRY_S,
         in_flight_window: DEFAULT_IN_FLIGHT_WINDOW,
+        unmarked: false,
         receive_maximum: None,
         max_payload_bytes: 1 << 20,
     }

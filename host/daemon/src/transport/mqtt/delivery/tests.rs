@@ -21,7 +21,13 @@ struct Kit(Deliveries);
 
 impl Kit {
     fn new(delivered: &[(u16, u64)]) -> Kit {
-        let mut d = Deliveries::new(1, Some(delivered.iter().map(|&(id, content)| (id, digest(content)))), 100);
+        Kit::at(delivered, None)
+    }
+
+    /// At a broker that does not mark what it sends again, with this in-flight window.
+    fn at(delivered: &[(u16, u64)], unmarked: Option<u32>) -> Kit {
+        let delivered = delivered.iter().map(|&(id, content)| (id, digest(content)));
+        let mut d = Deliveries::new(1, Some(delivered), 100, unmarked);
         d.connected(true);
         Kit(d)
     }
@@ -127,6 +133,36 @@ fn only_a_marked_repetition_is_one() {
 }
 
 #[test]
+fn an_unmarked_repetition_is_known_by_its_content_where_the_operator_says_so() {
+    // Committed by an earlier process; the broker counts its packet ids anew.
+    let mut kit = Kit::at(&[(8, 80), (9, 90)], Some(10));
+    assert_eq!(kit.receive("1:80 2:90 3:95").acks(), "1 2 |");
+    assert_eq!(kit.read(), "1:95");
+    // Received and not committed when the connection dies: the copy at hand counts, and is committed for the new id.
+    kit.reconnect(true).receive("1:95 2:96");
+    assert_eq!((kit.read(), kit.acks()), ("2:96".into(), String::new()));
+    assert_eq!(kit.commit(2), "1 2 |");
+    assert_eq!(kit.0.counters.duplicates, 3);
+}
+
+#[test]
+fn a_repetition_by_content_comes_in_the_first_window_and_once_for_each() {
+    let mut kit = Kit::at(&[(8, 80), (9, 80), (10, 70)], Some(4));
+    kit.receive("1:80 2:80 3:80 4:90 5:70");
+    // Two were stored, the third is new; behind a whole window nothing is a repetition, and what is stored may go.
+    assert_eq!(kit.read(), "1:80 2:90 3:70 settled 10");
+}
+
+#[test]
+fn a_repetition_by_content_is_settled_under_the_id_it_is_stored_as() {
+    let mut kit = Kit::at(&[(8, 80)], Some(10));
+    assert_eq!(kit.receive("1:80").acks(), "1 |");
+    kit.0.barrier_passed();
+    kit.receive("2:20");
+    assert_eq!(kit.read(), "1:20 settled 8");
+}
+
+#[test]
 fn a_reused_id_owes_nothing_to_its_earlier_message() {
     let mut kit = Kit::new(&[]);
     kit.receive("1:10").read();
@@ -167,7 +203,7 @@ fn a_lost_session_begins_an_epoch() {
     assert_eq!(kit.commit(4), "1 5 |");
     assert_eq!((kit.0.counters.sessions_lost, kit.0.epoch), (2, 3));
     // Without a memory of any session there is none to be lost.
-    let mut fresh = Deliveries::new(7, None::<[_; 0]>, 100);
+    let mut fresh = Deliveries::new(7, None::<[_; 0]>, 100, None);
     fresh.connected(true);
     assert_eq!((fresh.counters.sessions_lost, Kit(fresh).read()), (0, "Session { epoch: 8, lost: false }".into()));
 }
@@ -198,7 +234,7 @@ fn queues_are_bounded() {
     kit.0.read(usize::MAX, usize::MAX, &mut batch);
     assert_eq!((batch.messages.len(), kit.0.qos0_bytes, kit.0.qos0_messages), (MAX_QOS0_MESSAGES, 0, 0));
     // By bytes.
-    let mut kit = Kit(Deliveries::new(1, Some([]), MAX_QUEUED_BYTES));
+    let mut kit = Kit(Deliveries::new(1, Some([]), MAX_QUEUED_BYTES, None));
     kit.0.connected(true);
     kit.0.receive(qos0(vec![0; MAX_QOS0_BYTES])).unwrap();
     assert_eq!(kit.0.counters.dropped_qos0, 1);
@@ -294,7 +330,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
         next_id: 1,
         lowest_id,
     };
-    let deliveries = Deliveries::new(1, Some([]), 100);
+    let deliveries = Deliveries::new(1, Some([]), 100, None);
     let mut host = Host { deliveries, pipeline: VecDeque::new(), table: BTreeMap::new(), committed: Vec::new() };
     let (mut down, mut up) = (VecDeque::new(), VecDeque::new());
     host.deliveries.connected(true);
@@ -330,7 +366,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
                 if roll(3) == 0 {
                     // The process dies.
                     host.pipeline.clear();
-                    host.deliveries = Deliveries::new(1, Some(host.table.clone()), 100);
+                    host.deliveries = Deliveries::new(1, Some(host.table.clone()), 100, None);
                 }
                 // What is committed while there is no connection.
                 host.commit(roll(3) as usize);
