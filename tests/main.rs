@@ -6,6 +6,7 @@ mod alerts;
 mod broker;
 mod cli;
 mod crash;
+mod demo;
 mod deploy;
 mod determinism;
 mod evidence;

@@ -1,5 +1,5 @@
 //! What stands in a box of a page is typed as it stands there, and the page shows what is really said: the tour in
-//! README.md where `cargo xtask demo` plays it, a guide for operators on a machine of its own.
+//! README.md where a reader plays it, a guide for operators on a machine of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,6 @@ use super::deploy;
 use crate::support::guests::publisher_key;
 use crate::support::hb::{Hb, Output, repository, surround};
 use crate::support::machine::GIVEN;
-
-/// The very telemetry of `cargo xtask demo`.
-#[path = "../xtask/src/demo/telemetry.rs"]
-#[allow(dead_code, reason = "the demo uses all of it")]
-mod telemetry;
 
 /// Shortest run of hex digits that is taken for a hash or a key: they are others on every machine.
 const HASH_DIGITS: usize = 12;
@@ -89,17 +84,16 @@ fn three_dots_stand_for_lines_and_hashes_for_each_other() {
     }
 }
 
-/// What `cargo xtask demo` prepares.
+/// What the tour wants to lie in its directory.
 fn tour() -> Hb {
     let hb = Hb::new();
     let repository = repository();
-    for name in ["hb.yaml", "telemetry_schema.yaml"] {
-        fs::copy(repository.join("examples/tour").join(name), hb.path(name)).unwrap();
+    for name in ["tour/hb.yaml", "plant/telemetry_schema.yaml"] {
+        let to = Path::new(name).file_name().unwrap().to_str().unwrap();
+        fs::copy(repository.join("examples").join(name), hb.path(to)).unwrap();
     }
     hb.write("publisher.pub", &publisher_key());
     super::hostile::copy_folder(&repository.join("policies"), &hb.path("policies"));
-    hb.write("clean.jsonl", &telemetry::clean_hour());
-    hb.write("today.jsonl", &telemetry::faulty_hour());
     hb
 }
 
@@ -113,7 +107,7 @@ fn real(command: &str, hb: &Hb) -> String {
 }
 
 /// Types one command in a shell; a `cd` in it lasts, by a note that the shell knows as `inside`. An exit code is told as
-/// the demo tells it.
+/// well.
 fn typed(command: &str, mut shell: Command, place: &mut PathBuf, note: &Path, inside: &Path) -> String {
     let line = format!("cd \"$1\" || exit\n{{ {command}\n}} 2>&1\ncode=$?\npwd >\"$2\"\nexit $code");
     let output = Output::of(shell.args(["-c", &line, "typed"]).arg(&*place).arg(inside));

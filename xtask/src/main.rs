@@ -14,7 +14,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  demo [--keep DIR]  the tour: a plant, a baseline, a fault, a decision, the evidence
+  demo [ARGS]        build hb and play `hb demo ARGS`: a plant falls ill, hb finds it, survives a kill, and proves it
   plugins            build, encode and sign all guests
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
   bench              throughput of the optimised build; takes some minutes to build
@@ -41,8 +41,7 @@ fn run(args: &[&str]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match args {
         ["bench"] => bench::run(root),
-        ["demo"] => demo::run(root, None),
-        ["demo", "--keep", dir] => demo::run(root, Some(Path::new(dir))),
+        ["demo", args @ ..] => demo::run(root, args),
         ["plugins"] => {
             let built = plugins::build(root)?;
             eprintln!("{} plugins in {}", built.plugins.len(), built.dir.display());

@@ -5,6 +5,7 @@ mod analyze;
 mod baseline;
 mod cases;
 mod daemon;
+mod demo;
 mod evidence;
 mod generation;
 mod ingest;
@@ -17,6 +18,7 @@ mod serve;
 mod session;
 mod show;
 mod signals;
+mod simulate;
 mod socket;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -49,6 +51,7 @@ use session::Stream;
     name = "hb",
     version,
     max_term_width = 110,
+    disable_help_subcommand = true,
     after_help = "Start here:  hb init && hb check && hb daemon --once"
 )]
 struct Cli {
@@ -71,7 +74,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// When to colour: auto, always, never. NO_COLOR is obeyed.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"], hide_possible_values = true)]
     color: String,
     /// Lines on stderr: text or json.
     #[arg(
@@ -133,6 +136,14 @@ enum Verb {
         after_help = "Example: hb inject --fault latency_spike --input metrics.csv --output bad.csv --param delay_ms=500"
     )]
     Inject(inject::InjectArgs),
+    /// Play a plant that falls ill: faults found, a kill survived, evidence proved.
+    #[command(after_help = "Example: hb demo --seed 7 --keep demo")]
+    Demo(demo::DemoArgs),
+    /// Make telemetry of a simulated plant, with faults when asked to.
+    #[command(after_help = "Example: hb simulate --for 6h --fault drift:press-03:2h --output plant.jsonl
+         hb simulate --broker tcp://127.0.0.1:1883 --speed 60
+         hb simulate --syslog udp://127.0.0.1:5514 --machines 3 --step 1s")]
+    Simulate(simulate::SimulateArgs),
     /// Alerts and how they are delivered.
     #[command(subcommand, after_help = "Example: hb alert list")]
     Alert(alert::AlertVerb),
@@ -263,6 +274,8 @@ fn perform(cli: &Cli) -> Done {
         Verb::Baseline(v) => baseline::run(global, v),
         Verb::Analyze(a) => analyze::analyze(global, a),
         Verb::Inject(a) => inject::inject(global, a),
+        Verb::Demo(a) => demo::demo(global, a),
+        Verb::Simulate(a) => simulate::simulate(global, a),
         Verb::Alert(v) => alert::run(global, v),
         Verb::Export(evidence::ExportVerb::EvidencePack(a)) => evidence::export(global, a),
         Verb::Verify(a) => evidence::verify(global, a),
@@ -524,7 +537,12 @@ fn tag_name(text: &str) -> Result<Name, Failure> {
 /// Structured lines on stderr; RUST_LOG chooses which. A daemon says what it does; a verb that ends says it on stdout,
 /// and here only what is wrong.
 fn start_talking(cli: &Cli) {
-    let level = if matches!(&cli.verb, Verb::Daemon(args) if args.goes_on()) { "info" } else { "warn" };
+    let level = match &cli.verb {
+        Verb::Daemon(args) if args.goes_on() => "info",
+        // A killed subscriber is news to the embedded broker, and what the demo is about.
+        Verb::Demo(_) => "warn,rumqttd=off",
+        _ => "warn",
+    };
     lines::start(LogOptions { json: cli.global.log_format == "json", colour: cli.global.coloured(), level });
 }
 

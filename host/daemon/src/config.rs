@@ -115,7 +115,8 @@ impl Surroundings {
         self.plugins_dir.clone().unwrap_or_else(|| self.first(&["plugins", "../plugins"], "../lib/hb/plugins"))
     }
 
-    fn policies(&self) -> PathBuf {
+    /// Where policies lie when the config does not say.
+    pub fn policies(&self) -> PathBuf {
         self.policies_dir.clone().unwrap_or_else(|| self.first(&["../../policies"], "../share/hb/policies"))
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use mqtt::{Delivery, Digest, MqttBatch, MqttProgress};
 
+pub mod broker;
 pub mod exec;
 pub mod file;
 pub mod http;

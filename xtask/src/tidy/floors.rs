@@ -24,6 +24,7 @@ const TABLE: &[(&str, Place)] = &[
     ("clock", Utility),
     ("systemd", Utility),
     ("telemetry", Utility),
+    ("plant", Utility),
     ("config", Config),
     // Signs for the state and for composition alike.
     ("keys", Floor(1)),
@@ -63,6 +64,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("redb", &["state"]),
     ("rumqttc", &["transport"]),
+    ("rumqttd", &["transport"]),
     ("rustls", &["transport"]),
     ("sd_notify", &["systemd"]),
     ("tokio", &["transport", "api"]),

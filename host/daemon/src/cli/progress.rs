@@ -20,6 +20,15 @@ pub(crate) fn share(what: &'static str, total: u64) -> ProgressBar {
     made(what, Some(total), "{prefix} {wide_bar} {percent} % of {human_len} frames{msg}, {eta} left")
 }
 
+/// Steps, of which there may be no last one.
+pub(crate) fn steps(what: &'static str, total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{prefix} {wide_bar} {percent} % of {human_len} steps, {eta} left",
+        None => "{prefix} {spinner} {human_pos} steps, {elapsed}",
+    };
+    made(what, total, template)
+}
+
 /// Work without a number: it turns by itself, until it is finished or dropped.
 pub(crate) fn busy(what: &'static str) -> ProgressBar {
     let bar = made(what, None, "{prefix} {spinner} {elapsed}");
