@@ -20,6 +20,7 @@ mod show;
 mod signals;
 mod simulate;
 mod socket;
+mod top;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
@@ -112,6 +113,10 @@ enum Verb {
     /// What the state holds: sources, counts, decisions, cases.
     #[command(after_help = "Example: hb status --json")]
     Status,
+    /// Watch the running daemon: sources, lag, windows, findings, alerts.
+    #[command(after_help = "Example: hb top
+         hb top --once --json")]
+    Top(top::TopArgs),
     /// Normalize telemetry of a file, a broker or a socket into an artifact directory.
     #[command(after_help = "Example: hb ingest telemetry.jsonl --out live
          hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
@@ -269,6 +274,7 @@ fn perform(cli: &Cli) -> Done {
         Verb::Reload(a) => generation::reload(global, a),
         Verb::Generation(v) => generation::run(global, v),
         Verb::Status => show::status(global),
+        Verb::Top(a) => top::top(global, a),
         Verb::Ingest(a) => ingest::ingest(global, a),
         Verb::Normalize(a) => ingest::normalize(global, a),
         Verb::Baseline(v) => baseline::run(global, v),

@@ -62,6 +62,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("minisign", &["keys"]),
     ("mlua", &["policy"]),
     ("prometheus_client", &["telemetry"]),
+    ("ratatui", &["cli"]),
     ("redb", &["state"]),
     ("rumqttc", &["transport"]),
     ("rumqttd", &["transport"]),

@@ -84,6 +84,13 @@ fn list(global: &Global, all: bool) -> Done {
     Ok(exit::OK)
 }
 
+/// Alerts that fire now, the worst and oldest first, as JSON.
+pub(super) fn firing(reader: &Reader, program: &str) -> Result<Vec<Value>, Failure> {
+    let lines = lines(reader, program, clock::now_ns(), false)?;
+    let firing = lines.iter().filter(|line| line.state == AlertState::Firing);
+    Ok(firing.filter_map(|line| serde_json::to_value(line).ok()).collect())
+}
+
 /// The alerts of a program: firing ones first, the worst and oldest of them first, then those that ended last.
 fn lines(reader: &Reader, program: &str, now_ns: i64, all: bool) -> Result<Vec<Line>, Failure> {
     let mut kept = Vec::new();

@@ -165,7 +165,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     vitals.enter(Phase::Recovering);
     let limits = CommitLimits::of(&file.config, true);
     let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), generation, LIVE, limits)?;
-    recorder.watched_by(vitals);
+    recorder.watched_by(Arc::clone(&vitals));
     recorder.attend(ScheduleOptions::of(&file.config, false))?;
     log_start(&mut recorder, generation)?;
 
@@ -176,7 +176,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
     let reloader = Arc::new(Reloader::new(load, recorder.book(), orders, Arc::clone(&generations)));
     let unable = |what: &'static str| move |e: std::io::Error| Failure::io(what.as_ref(), &e);
     signals::listen(Arc::clone(&reloader)).map_err(unable("signal handling"))?;
-    let inside = Inside { state: state.clone(), signer: Arc::clone(&signer), reloader: Arc::clone(&reloader) };
+    let inside = Inside { state: state.clone(), signer: Arc::clone(&signer), reloader: Arc::clone(&reloader), vitals };
     let _served =
         socket::serve(&file.config.state, inside).map_err(unable("the socket ctl.sock in the state directory"))?;
     let (until, stopped) = bounded::<()>(0);

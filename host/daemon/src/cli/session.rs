@@ -18,6 +18,7 @@ use crate::daemon::Order;
 use crate::daemon::reload::Reloader;
 use crate::keys::Signer;
 use crate::state::State;
+use crate::telemetry::Vitals;
 use crate::telemetry::log::tell;
 
 /// Longest wait for the loop of the daemon to do a small thing, s.
@@ -63,6 +64,7 @@ pub(crate) struct Inside {
     pub(crate) state: State,
     pub(crate) signer: Arc<Signer>,
     pub(crate) reloader: Arc<Reloader>,
+    pub(crate) vitals: Arc<Vitals>,
 }
 
 thread_local! {

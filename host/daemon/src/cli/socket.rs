@@ -56,10 +56,34 @@ pub(super) fn is_served(state: &Path) -> bool {
 /// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
 /// reached.
 pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
+    let told = request(state, global, std::env::args().skip(1).collect(), session::say)?;
+    Some(told.unwrap_or_else(|| {
+        session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
+        exit::IO
+    }))
+}
+
+/// What the daemon answers to a verb that this process asks on its own; nothing when it cannot be reached, or when the
+/// answer is no success.
+pub(super) fn fetch(state: &Path, global: &Global, args: &[&str]) -> Option<String> {
+    let mut answer = String::new();
+    let args = args.iter().map(|&arg| arg.to_owned()).collect();
+    let keep = |stream, text: &str| {
+        if stream == Stream::Out {
+            answer.push_str(text);
+        }
+    };
+    let code = request(state, global, args, keep)?;
+    (code == Some(exit::OK)).then_some(answer)
+}
+
+/// Sends a command line and hands on what comes back. The exit code; none when the daemon ended before it, and nothing
+/// at all when there is no daemon.
+fn request(state: &Path, global: &Global, args: Vec<String>, mut tell: impl FnMut(Stream, &str)) -> Option<Option<u8>> {
     let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
     let request = Request {
         v: VERSION,
-        args: std::env::args().skip(1).collect(),
+        args,
         cwd: std::env::current_dir().ok()?,
         env: std::env::vars().filter(|(name, _)| name.starts_with("HB_")).collect(),
         config: global.config.clone(),
@@ -73,14 +97,13 @@ pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
         let Ok(answer) = line.map_err(drop).and_then(|line| serde_json::from_str::<Answer>(&line).map_err(drop)) else {
             break;
         };
-        answer.out.iter().for_each(|text| session::say(Stream::Out, text));
-        answer.err.iter().for_each(|text| session::say(Stream::Err, text));
+        answer.out.iter().for_each(|text| tell(Stream::Out, text));
+        answer.err.iter().for_each(|text| tell(Stream::Err, text));
         if let Some(code) = answer.code {
-            return Some(code);
+            return Some(Some(code));
         }
     }
-    session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
-    Some(exit::IO)
+    Some(None)
 }
 
 /// The socket; it goes when this is dropped.
