@@ -19,6 +19,7 @@ mod outside;
 mod plugins;
 mod readme;
 mod reload;
+mod reports;
 mod retain;
 mod sinks;
 mod sources;

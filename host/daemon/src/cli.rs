@@ -6,6 +6,7 @@ mod baseline;
 mod cases;
 mod daemon;
 mod evidence;
+mod explain;
 mod generation;
 mod ingest;
 mod inject;
@@ -13,6 +14,8 @@ mod log;
 mod manage;
 mod policy;
 mod progress;
+mod report;
+mod screen;
 mod serve;
 mod session;
 mod show;
@@ -71,7 +74,14 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// When to colour: auto, always, never. NO_COLOR is obeyed.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        value_parser = ["auto", "always", "never"],
+        hide_possible_values = true
+    )]
     color: String,
     /// Lines on stderr: text or json.
     #[arg(
@@ -148,6 +158,15 @@ enum Verb {
     /// Which cases are kept whatever their age.
     #[command(subcommand, after_help = "Example: hb cases pin case-1f00ba4")]
     Cases(cases::CasesVerb),
+    /// What was decided, by which rule, from what, and where in the log.
+    ///
+    /// The series is shown over time where what the decision was made from is still stored.
+    #[command(after_help = "Example: hb explain 1f00ba4
+         hb explain --pack evidence_case-1f00ba4.zip")]
+    Explain(explain::ExplainArgs),
+    /// Drift reports: which there are, and where.
+    #[command(subcommand, after_help = "Example: hb report open")]
+    Report(report::ReportVerb),
     /// Stored runs.
     #[command(subcommand, after_help = "Example: hb runs list")]
     Runs(show::RunsVerb),
@@ -219,7 +238,8 @@ fn run() -> u8 {
             socket::is_served(state).then(|| fail(&failure, colour))
         } else {
             // The daemon that holds the state can do it.
-            socket::ask(state, &cli.global)
+            let opens = matches!(&cli.verb, Verb::Report(report::ReportVerb::Open(_)));
+            socket::ask(state, &cli.global, opens)
         };
         match answer {
             Some(code) => return code,
@@ -268,6 +288,8 @@ fn perform(cli: &Cli) -> Done {
         Verb::Verify(a) => evidence::verify(global, a),
         Verb::Replay(a) => evidence::replay(global, a),
         Verb::Cases(v) => cases::run(global, v),
+        Verb::Explain(a) => explain::explain(global, a),
+        Verb::Report(v) => report::run(global, v),
         Verb::Runs(show::RunsVerb::List) => show::runs(global),
         Verb::Log(v) => log::run(global, v),
         Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),

@@ -23,6 +23,7 @@ mod words;
 pub use html::render;
 pub use series::{FindingSummary, FlaggedTime, Onset, SeriesReport, Worst};
 pub use track::{Band, FlaggedSpan, Limits, Range, SeriesTrack, TrackPoint, flagged_spans};
+pub(crate) use words::{age, moment, moments};
 
 /// Version of the report's structure, which `docs/reference/drift_report.schema.json` describes.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -65,6 +65,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rumqttc", &["transport"]),
     ("rustls", &["transport"]),
     ("sd_notify", &["systemd"]),
+    ("terminal_size", &["cli"]),
     ("tokio", &["transport", "api"]),
     ("ureq", &["transport"]),
     ("wasmtime", &["plugin"]),

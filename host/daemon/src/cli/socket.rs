@@ -16,8 +16,9 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::screen::Screen;
 use super::session::{self, Answer, Inside, Session, Stream};
-use super::{Global, guarded, obey};
+use super::{Global, guarded, obey, report};
 use crate::diagnostic::exit;
 
 /// Version of requests and answers.
@@ -46,6 +47,8 @@ struct Request {
     config: Option<PathBuf>,
     state: Option<PathBuf>,
     colour: bool,
+    #[serde(default)]
+    screen: Option<Screen>,
 }
 
 /// Whether a daemon serves verbs on the state.
@@ -54,8 +57,8 @@ pub(super) fn is_served(state: &Path) -> bool {
 }
 
 /// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
-/// reached.
-pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
+/// reached. Only a verb that `opens` files lets the daemon name one.
+pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
     let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
     let request = Request {
         v: VERSION,
@@ -65,6 +68,7 @@ pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
         config: global.config.clone(),
         state: global.state.clone(),
         colour: global.coloured(),
+        screen: Some(global.screen()),
     };
     let mut line = serde_json::to_vec(&request).ok()?;
     line.push(b'\n');
@@ -75,6 +79,7 @@ pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
         };
         answer.out.iter().for_each(|text| session::say(Stream::Out, text));
         answer.err.iter().for_each(|text| session::say(Stream::Err, text));
+        answer.open.iter().filter(|_| opens).for_each(|path| report::show(path));
         if let Some(code) = answer.code {
             return Some(code);
         }
@@ -168,7 +173,7 @@ fn read(stream: &UnixStream) -> Result<Request, String> {
 fn work(stream: &UnixStream, request: Request, inside: Inside) -> u8 {
     let Ok(peer) = stream.try_clone() else { return exit::IO };
     let who = rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.uid.as_raw());
-    let Request { args, cwd, env, config, state, colour, .. } = request;
-    let session = Session { peer, author: format!("uid {who}"), cwd, env, inside };
+    let Request { args, cwd, env, config, state, colour, screen, .. } = request;
+    let session = Session { peer, author: format!("uid {who}"), cwd, env, screen, inside };
     session::within(session, || guarded(|| obey(&args, config, state, colour)))
 }
