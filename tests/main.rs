@@ -19,6 +19,7 @@ mod outside;
 mod plugins;
 mod readme;
 mod reload;
+mod report_browser;
 mod reports;
 mod retain;
 mod sinks;
@@ -30,6 +31,7 @@ mod yardstick;
 
 mod support {
     pub(crate) mod broker;
+    pub(crate) mod browser;
     pub(crate) mod guests;
     pub(crate) mod hb;
     pub(crate) mod machine;
