@@ -20,6 +20,8 @@ mod outside;
 mod plugins;
 mod readme;
 mod reload;
+mod report_browser;
+mod reports;
 mod retain;
 mod sinks;
 mod sources;
@@ -30,6 +32,7 @@ mod yardstick;
 
 mod support {
     pub(crate) mod broker;
+    pub(crate) mod browser;
     pub(crate) mod guests;
     pub(crate) mod hb;
     pub(crate) mod machine;

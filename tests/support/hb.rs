@@ -277,8 +277,7 @@ pub(crate) fn note(line: &str) {
 /// Gives a command the built plugins and the shipped policies, and nothing of the caller's settings.
 pub(crate) fn surround(command: &mut Command) {
     let repository = repository();
-    let target = repository.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    let plugins = target.join("plugins");
+    let plugins = target().join("plugins");
     assert!(plugins.join("schema-map/plugin.wasm").is_file(), "no plugins are built: run `cargo xtask plugins` first");
     command.env("HB_PLUGINS_DIR", plugins).env("HB_POLICIES_DIR", repository.join("policies"));
     for name in ["HB_CONFIG", "HB_CORRELATION_ID", "HB_GATE_FAIL_EXIT", "HB_LOG_FORMAT", "RUST_LOG"] {
@@ -289,6 +288,11 @@ pub(crate) fn surround(command: &mut Command) {
 /// The repository's root.
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    repository().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// The schema of [`telemetry`].

@@ -15,6 +15,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", reason: "compiles the Luau interpreter and zstd" },
     Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
     Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
+    Package { name: "chromium", program: "chromium", reason: "opens reports as people do" },
+    Package { name: "chromium-driver", program: "chromedriver", reason: "drives it" },
+    Package { name: "npm", program: "npm", reason: "fetches axe-core, which judges pages for those who cannot see" },
     Package { name: "mosquitto-clients", program: "mosquitto_pub", reason: "publishes to it as others would" },
     Package {
         name: "systemd",

@@ -1,6 +1,7 @@
 //! xtask runs the project's chores: `cargo xtask <task>`.
 
 mod bench;
+mod browser;
 mod demo;
 mod machine;
 mod plugins;
@@ -20,7 +21,7 @@ usage: cargo xtask <task>
   bench              throughput of the optimised build; takes some minutes to build
   tidy               the rules no compiler knows: floors, purity, links, manifests, text, stale pages
   generate           write anew the pages that repeat what the source says
-  setup              install the packages the build and the tests use; `test` does it by itself
+  setup              install and fetch what the build and the tests use; `test` does it by itself
   help               this text";
 
 fn main() -> ExitCode {
@@ -51,7 +52,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["test", "--", filter @ ..] => test::run(root, filter),
         ["tidy"] => tidy::run(root),
         ["generate"] => tidy::generate(root),
-        ["setup"] => machine::ensure_packages(),
+        ["setup"] => machine::ensure_packages().and_then(|()| browser::ensure(root)),
         ["help" | "--help" | "-h"] | [] => {
             eprintln!("{USAGE}");
             Ok(())

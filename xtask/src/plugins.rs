@@ -74,7 +74,7 @@ pub(crate) fn build(root: &Path) -> Result<Built> {
 const ARTIFACTS: [&str; 4] = ["plugin.wasm", "plugin.wasm.minisig", "plugin.yaml", "plugin.yaml.minisig"];
 
 /// Cargo's target directory.
-fn target_dir(root: &Path) -> PathBuf {
+pub(crate) fn target_dir(root: &Path) -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root.join(dir),
         None => root.join("target"),

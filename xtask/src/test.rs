@@ -1,9 +1,9 @@
-//! Runs every test of the workspace: packages, guests, then the test runner, each step with its time.
+//! Runs every test of the workspace: packages, axe-core, guests, then the test runner, each step with its time.
 //!
 //! What a green run hides, tests write into a file: what they skipped, and how often a check was wrong within what is
 //! allowed. It is shown at the end, whatever the end is.
 
-use crate::{machine, plugins};
+use crate::{browser, machine, plugins};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::fs;
@@ -18,6 +18,7 @@ const NOTES: &str = "HB_TEST_NOTES";
 pub(crate) fn run(root: &Path, filter: &[&str]) -> Result<()> {
     let start = Instant::now();
     step("packages", machine::ensure_packages)?;
+    step("browser", || browser::ensure(root))?;
     let guests = step("guests", || plugins::build(root))?;
     let notes = guests.dir.with_file_name("test-notes.txt");
     let _ = fs::remove_file(&notes);

@@ -7,6 +7,7 @@ mod cases;
 mod daemon;
 mod demo;
 mod evidence;
+mod explain;
 mod generation;
 mod ingest;
 mod inject;
@@ -14,6 +15,8 @@ mod log;
 mod manage;
 mod policy;
 mod progress;
+mod report;
+mod screen;
 mod serve;
 mod session;
 mod show;
@@ -53,6 +56,8 @@ use session::Stream;
     version,
     max_term_width = 110,
     disable_help_subcommand = true,
+    // All of it fits a screen of 40 lines.
+    help_template = "{about-with-newline}{usage-heading} {usage}\n\n{all-args}{after-help}",
     after_help = "Start here:  hb init && hb check && hb daemon --once"
 )]
 struct Cli {
@@ -75,7 +80,14 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// When to colour: auto, always, never. NO_COLOR is obeyed.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"], hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        value_parser = ["auto", "always", "never"],
+        hide_possible_values = true
+    )]
     color: String,
     /// Lines on stderr: text or json.
     #[arg(
@@ -86,7 +98,8 @@ pub(crate) struct Global {
         default_value = "text",
         value_parser = ["text", "json"],
         hide_possible_values = true,
-        hide_env_values = true
+        hide_env_values = true,
+        hide = true
     )]
     log_format: String,
 }
@@ -164,6 +177,15 @@ enum Verb {
     /// Which cases are kept whatever their age.
     #[command(subcommand, after_help = "Example: hb cases pin case-1f00ba4")]
     Cases(cases::CasesVerb),
+    /// What was decided, by which rule, from what, and where in the log.
+    ///
+    /// The series is shown over time where what the decision was made from is still stored.
+    #[command(after_help = "Example: hb explain 1f00ba4
+         hb explain --pack evidence_case-1f00ba4.zip")]
+    Explain(explain::ExplainArgs),
+    /// Drift reports: which there are, and where.
+    #[command(subcommand, after_help = "Example: hb report open")]
+    Report(report::ReportVerb),
     /// Stored runs.
     #[command(subcommand, after_help = "Example: hb runs list")]
     Runs(show::RunsVerb),
@@ -235,7 +257,8 @@ fn run() -> u8 {
             socket::is_served(state).then(|| fail(&failure, colour))
         } else {
             // The daemon that holds the state can do it.
-            socket::ask(state, &cli.global)
+            let opens = matches!(&cli.verb, Verb::Report(report::ReportVerb::Open(_)));
+            socket::ask(state, &cli.global, opens)
         };
         match answer {
             Some(code) => return code,
@@ -287,6 +310,8 @@ fn perform(cli: &Cli) -> Done {
         Verb::Verify(a) => evidence::verify(global, a),
         Verb::Replay(a) => evidence::replay(global, a),
         Verb::Cases(v) => cases::run(global, v),
+        Verb::Explain(a) => explain::explain(global, a),
+        Verb::Report(v) => report::run(global, v),
         Verb::Runs(show::RunsVerb::List) => show::runs(global),
         Verb::Log(v) => log::run(global, v),
         Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),

@@ -3,15 +3,14 @@
 //! What the engine was fed is kept when a case is opened; for any other decision the lane is replayed up to it. A pack
 //! is sealed once, at a position of the log that is stored, and the same case gives the same bytes again.
 
+pub mod made;
 pub mod shelf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use hb_engine::decision::Decision;
-use hb_engine::engine::Effect;
-use hb_engine::partition::{Names, Partition, PartitionInput, World};
+use hb_engine::partition::{Names, PartitionInput, World};
 use hb_engine::spec::EngineSpec;
 use hb_log::bag::Files;
 use hb_log::cbor::{self, Bytes};
@@ -21,27 +20,21 @@ use hb_log::pack::{self, names};
 use hb_log::sign::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Held, seal_name};
+use crate::case::{Case, seal_name};
 use crate::clock;
-use crate::generation::{PartRecord, UnitRecord, policies_of};
+use crate::generation::{PartRecord, UnitRecord};
 use crate::keys::Signer;
-use crate::observe::{Observer, Seen, tracks};
+use crate::observe::{Seen, tracks};
 use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
-use crate::pipeline::recover::{Replay, load_blob, load_spec};
 use crate::plugin::Frames;
-use crate::policy::PolicySet;
-use crate::report::{self, Judged, Report, ReportInput};
-use crate::state::{Commit, DecisionFilter, Lookup, Reader, SignedHead, State};
+use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
+use crate::state::{Commit, Reader, SignedHead, State};
+
+use made::{Made, history, ordinals};
 
 /// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
 const PACK_SAMPLES_MAX: usize = 500_000;
-
-/// Number of a lane's first journal input.
-const FIRST_INPUT: u64 = 1;
-
-/// Decisions of the asset that the pack's report speaks of at most, the newest ones: more than fit on a page.
-const REPORT_DECISIONS_MAX: usize = 100;
 
 /// Where the spec of the judging generation lies in a pack.
 pub const GENERATION: &str = "data/generation.cbor";
@@ -156,30 +149,13 @@ pub fn root_name(case: &Case) -> String {
     pack::root_name(&case.id)
 }
 
-/// What a decision was made from, as the engine was fed.
-struct Made {
-    decision: Decision,
-    bytes: Vec<u8>,
-    /// Journal sequence number of the input that caused it.
-    seq: u64,
-    /// The first that is kept with it.
-    from_seq: u64,
-    state_before: Vec<u8>,
-    inputs: Vec<PartitionInput>,
-}
-
 /// Collects what a case's decision was made from.
 fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
-    let stored = reader.meta(&case.program, &Held::name(&case.id))?;
-    let made = match stored {
-        Some(held) => held_from_the_start(reader, case, &held)?,
-        None => made_again(reader, case)?,
-    };
+    let made = Made::of(reader, case)?;
     if made.inputs.len() > PACK_SAMPLES_MAX {
         return Err(PipelineError::corrupt("journal range", format!("{} inputs", made.inputs.len())));
     }
-    let mut names_told = Names::of(&made.state_before).map_err(|e| PipelineError::corrupt("snapshot", e))?;
-    names_told.learn(&made.inputs);
+    let names_told = made.names()?;
     let mut files = Files::new();
     let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
     put(names::DECISION, made.bytes.clone());
@@ -189,124 +165,13 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
     put_generations(reader, &made.decision, &names_told, &mut put)?;
     put(names::SERIES, cbor::encode(&names_told.series));
     put(names::METRICS, metrics(&names_told, &made.inputs)?);
-    let packed = packed_frames(reader, case, &made, &ordinals(&names_told, &made.inputs))?;
+    let packed = packed_frames(reader, case, &made, &ordinals(&names_told, made.inputs.iter()))?;
     put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
     put(names::FRAMES, cbor::encode(&packed));
-    put_report(case, &history(reader, case, &made)?, &watch(reader, &made, &names_told)?, &mut put);
+    let world = made.world(reader, &names_told)?;
+    put_report(case, &history(reader, case, &made)?, &made.watch(reader, &world)?, &world, &mut put);
     put(names::STATE_BEFORE, made.state_before);
     Ok(files)
-}
-
-/// What was kept when the case was opened.
-fn held_from_the_start(reader: &Reader, case: &Case, held: &[u8]) -> Result<Made, PipelineError> {
-    let held: Held = cbor::decode(held).map_err(|e| PipelineError::corrupt("case", e))?;
-    let missing = |what: &str| PipelineError::corrupt(what, "it is gone; run `hb log verify`");
-    let Lookup::One { row, .. } = reader.decision(&case.program, &case.decision.to_string())? else {
-        return Err(missing("decision"));
-    };
-    let snapshot = reader.snapshot(&case.program, &case.lane, &case.asset, held.snapshot_seq)?;
-    let inputs = reader.blob(&held.inputs)?.ok_or_else(|| missing("journal range"))?;
-    Ok(Made {
-        decision: cbor::decode(&row.bytes).map_err(|e| PipelineError::corrupt("decision", e))?,
-        bytes: row.bytes,
-        seq: row.seq,
-        from_seq: held.from_seq,
-        state_before: snapshot.ok_or_else(|| missing("snapshot"))?.bytes,
-        inputs: cbor::decode(&inputs).map_err(|e| PipelineError::corrupt("journal range", e))?,
-    })
-}
-
-/// Replays the lane from its beginning up to the decision: for decisions that opened no case.
-fn made_again(reader: &Reader, case: &Case) -> Result<Made, PipelineError> {
-    if reader.journal(&case.program, &case.lane, 0)?.next().transpose()?.is_none_or(|first| first.seq > FIRST_INPUT) {
-        return Err(PipelineError::Gone(format!("the journal that decision {} was made from", case.decision.short())));
-    }
-    let mut found: Option<Made> = None;
-    let mut snapshot = (Hash::ZERO, Vec::new());
-    let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
-    replay.engine.trace(&case.asset);
-    replay.run(reader, &mut |effects, engine| {
-        for effect in effects {
-            match effect {
-                // Only the newest can be what the next decision starts from.
-                Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => snapshot = (hash, bytes),
-                Effect::Decision { hash, decision, bytes, trace } if hash == case.decision => {
-                    let (inputs, state_before) = (trace.unwrap_or_default(), snapshot.1.clone());
-                    found =
-                        Some(Made { decision: *decision, bytes, seq: engine.seq(), from_seq: 0, state_before, inputs });
-                    break;
-                }
-                _ => {}
-            }
-        }
-        found.is_none()
-    })?;
-    let made = found.ok_or_else(|| {
-        PipelineError::corrupt("decision", "replaying the journal did not give it again; run `hb log verify`")
-    })?;
-    if snapshot.0 != made.decision.inputs.snapshot {
-        return Err(PipelineError::corrupt("snapshot", made.decision.inputs.snapshot));
-    }
-    Ok(made)
-}
-
-/// The decisions of the case's check on its asset that are kept with it, up to the case's own, oldest first.
-fn history(reader: &Reader, case: &Case, made: &Made) -> Result<Vec<(Hash, Decision)>, PipelineError> {
-    let filter = DecisionFilter {
-        asset: Some(case.asset.clone()),
-        check: Some(case.check.clone()),
-        from_seq: made.from_seq,
-        to_seq: Some(made.seq),
-        newest_first: true,
-        ..DecisionFilter::default()
-    };
-    let mut decisions = Vec::new();
-    for row in reader.decisions(&case.program, &case.lane, filter)?.take(REPORT_DECISIONS_MAX) {
-        let row = row?;
-        let decision = cbor::decode(&row.bytes).map_err(|e| PipelineError::corrupt("decision", e))?;
-        decisions.push((row.id, decision));
-    }
-    decisions.reverse();
-    Ok(decisions)
-}
-
-/// Feeds the inputs to the state again and watches what the rules are asked; this is what charts are drawn from.
-fn watch(reader: &Reader, made: &Made, names_told: &Names) -> Result<Vec<Seen>, PipelineError> {
-    let mut world = World::default();
-    for &hash in &made.decision.generations {
-        world.specs.insert(hash, load_spec(reader, hash)?);
-    }
-    for &hash in &names_told.baselines {
-        world.baselines.insert(hash, Arc::new(load_blob(reader, hash, "baseline")?));
-    }
-    let judge_of = |hash: &Hash| -> Result<PolicySet, PipelineError> {
-        let Some(spec) = world.specs.get(hash) else { return Ok(PolicySet::default()) };
-        Ok(policies_of(spec, &|h| reader.blob(&h).ok().flatten())?)
-    };
-    let first = made.decision.generations.first().copied().unwrap_or(Hash::ZERO);
-    let mut observer = Observer::new(judge_of(&first)?);
-    let state = Partition::restore(&made.state_before, &world);
-    let mut partition = state.map_err(|e| PipelineError::corrupt("snapshot", e))?;
-    for input in &made.inputs {
-        if let PartitionInput::Generation(hash) = input {
-            observer = Observer { inner: judge_of(hash)?, seen: observer.seen };
-        }
-        partition.apply(input.clone(), &world, &mut observer, &mut Vec::new());
-    }
-    Ok(observer.seen)
-}
-
-/// Frame numbers of the samples, by source.
-fn ordinals(told: &Names, inputs: &[PartitionInput]) -> BTreeMap<String, BTreeSet<u64>> {
-    let mut ordinals: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    for input in inputs {
-        if let PartitionInput::Sample(s) = input
-            && let Some(source) = told.sources.get(s.source as usize)
-        {
-            ordinals.entry(source.clone()).or_default().insert(s.ordinal);
-        }
-    }
-    ordinals
 }
 
 fn metrics(told: &Names, inputs: &[PartitionInput]) -> Result<Vec<u8>, PipelineError> {
@@ -524,21 +389,24 @@ fn raw_slice(packed: &BTreeMap<String, Vec<PackedFrame>>) -> String {
 }
 
 /// The report speaks of the case's check on its asset up to the decision; its date is the window's end.
-fn put_report(case: &Case, decisions: &[(Hash, Decision)], seen: &[Seen], put: &mut Put<'_>) {
+fn put_report(case: &Case, decisions: &[(Hash, Decision)], seen: &[Seen], world: &World, put: &mut Put<'_>) {
     let ids: Vec<String> = decisions.iter().map(|d| d.0.to_string()).collect();
     let judged: Vec<Judged<'_>> =
         decisions.iter().zip(&ids).map(|((_, decision), id)| Judged { id, decision }).collect();
+    let seen: Vec<Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).cloned().collect();
+    let tracks = tracks(&seen, &judged);
     let report = Report::build(&ReportInput {
         run_id: &case.id,
         correlation_id: &case.lane,
         made_at_ns: case.end_ns,
         decisions: &judged,
-        baseline_made_at_ns: None,
+        tracks: &tracks,
+        baselines: &world.baselines.iter().map(|(hash, b)| (*hash, BaselineFacts::from(&**b))).collect(),
+        cases: std::slice::from_ref(case),
         artifact_ref: "normalized_metrics.csv",
         report_ref: "drift_report.html",
     });
-    let seen: Vec<Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).cloned().collect();
-    put(names::REPORT_HTML, report::render(&report, &tracks(&seen, &judged)).into_bytes());
+    put(names::REPORT_HTML, report::render(&report, &tracks).into_bytes());
     put(names::REPORT_JSON, report.to_json().into_bytes());
 }
 

@@ -2,14 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use hb_engine::decision::{Decision, Severity};
+use hb_engine::decision::{Decision, Severity, Status};
 use hb_engine::judge::{Ask, BaselineRow, Judge, Verdict, WindowRow};
 use hb_engine::series::SeriesDef;
 
-use crate::report::{Band, Judged, SeriesTrack, TrackPoint, flagged_spans};
+use crate::report::{Band, Judged, Limits, Range, SeriesTrack, TrackPoint, flagged_spans};
 
 /// Window rows kept at most: at about 300 bytes each some 150 MB; older ones are dropped first.
 const ROWS_MAX: usize = 500_000;
+
+/// Fewest windows from which limits are found: two make a line, and a third says whether it is one.
+const LIMIT_WINDOWS_MIN: usize = 3;
+
+/// How far a window may lie off that line, relative to its value: what rounding does, and not more.
+const LIMIT_TOLERANCE: f64 = 1e-6;
+
+/// Values of rules from here on are cut off, or say that a baseline has no spread.
+const VALUE_MAX: f64 = 1e6;
 
 /// One series of one judged window.
 #[derive(Clone, Debug)]
@@ -28,6 +37,21 @@ pub struct Seen {
     pub window: WindowRow,
     /// Its baseline's numbers; NaN without one.
     pub baseline: BaselineRow,
+    /// The worst that a rule said of it.
+    pub status: Status,
+    /// What the first rule that compared a value with a limit said.
+    pub compared: Option<Compared>,
+}
+
+/// A value that a rule compared with a limit, both in the rule's terms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compared {
+    /// Value.
+    pub value: f64,
+    /// Limit.
+    pub limit: f64,
+    /// What came of it.
+    pub status: Status,
 }
 
 /// A judge that remembers what it was asked.
@@ -47,10 +71,14 @@ impl<J> Observer<J> {
 
 impl<J: Judge> Judge for Observer<J> {
     fn judge(&mut self, ask: &Ask<'_>) -> Vec<Verdict> {
-        for row in &ask.rows {
+        let verdicts = self.inner.judge(ask);
+        for (row, verdict) in ask.rows.iter().zip(&verdicts) {
+            let of_ask = |s: &Seen| s.end_ns == ask.end_ns && s.check == ask.check && s.asset == ask.asset;
             // Several rules look at the same window: it is kept once.
-            let again = self.seen.iter().rev().take_while(|s| s.end_ns == ask.end_ns && s.check == ask.check);
-            if again.clone().any(|s| s.asset == ask.asset && &s.series == row.series) {
+            if let Some(again) = self.seen.iter_mut().rev().take_while(|s| of_ask(s)).find(|s| &s.series == row.series)
+            {
+                again.status = again.status.max(verdict.status);
+                again.compared = again.compared.or(compared(verdict));
                 continue;
             }
             if self.seen.len() >= ROWS_MAX {
@@ -64,9 +92,11 @@ impl<J: Judge> Judge for Observer<J> {
                 series: row.series.clone(),
                 window: row.window,
                 baseline: row.baseline,
+                status: verdict.status,
+                compared: compared(verdict),
             });
         }
-        self.inner.judge(ask)
+        verdicts
     }
 
     fn severity(&mut self, decision: &Decision) -> Option<Severity> {
@@ -74,27 +104,65 @@ impl<J: Judge> Judge for Observer<J> {
     }
 }
 
+fn compared(verdict: &Verdict) -> Option<Compared> {
+    let Verdict { value, limit, status, .. } = *verdict;
+    let is_judged = matches!(status, Status::Pass | Status::Drift | Status::Fail);
+    (is_judged && value.abs() < VALUE_MAX && limit.is_finite()).then_some(Compared { value, limit, status })
+}
+
 /// What was seen as tracks for a report's charts, one per check, asset and series, in that order.
 pub fn tracks(seen: &[Seen], decisions: &[Judged<'_>]) -> Vec<SeriesTrack> {
-    let mut by: BTreeMap<(&str, &SeriesDef), Vec<&Seen>> = BTreeMap::new();
+    let mut by: BTreeMap<&str, BTreeMap<&SeriesDef, Vec<&Seen>>> = BTreeMap::new();
     for s in seen {
-        by.entry((&s.check, &s.series)).or_default().push(s);
+        by.entry(&s.check).or_default().entry(&s.series).or_default().push(s);
     }
-    by.into_iter()
-        .map(|((check, series), windows)| {
-            let of_check: Vec<Judged<'_>> = decisions.iter().filter(|j| j.decision.check == check).copied().collect();
-            // The newest baseline is the one that counts.
-            let baseline = windows.iter().rev().map(|s| s.baseline).find(|b| b[0].is_finite());
-            SeriesTrack {
-                label: series.to_string(),
-                unit: series.unit.clone(),
-                points: windows
-                    .iter()
-                    .map(|s| TrackPoint { end_ns: s.end_ns, mean: s.window[1], min: s.window[3], max: s.window[4] })
-                    .collect(),
-                flagged: flagged_spans(&of_check, series),
-                band: baseline.map(|b| Band { p05: b[8], median: b[5], p95: b[9] }),
-            }
-        })
-        .collect()
+    let mut tracks = Vec::new();
+    for (check, all) in by {
+        let notable = |j: &&Judged<'_>| j.decision.check == check && j.decision.status != Status::Pass;
+        let notable: Vec<Judged<'_>> = decisions.iter().filter(notable).copied().collect();
+        tracks.extend(all.into_iter().map(|(series, windows)| track(check, series, &windows, &notable)));
+    }
+    tracks
+}
+
+fn track(check: &str, series: &SeriesDef, windows: &[&Seen], decisions: &[Judged<'_>]) -> SeriesTrack {
+    // The newest baseline is the one that counts.
+    let baseline = windows.iter().rev().map(|s| s.baseline).find(|b| b[0].is_finite());
+    SeriesTrack {
+        check: check.to_owned(),
+        label: series.to_string(),
+        unit: series.unit.clone(),
+        points: windows
+            .iter()
+            .map(|s| TrackPoint { end_ns: s.end_ns, mean: s.window[1], min: s.window[3], max: s.window[4] })
+            .collect(),
+        flagged: flagged_spans(decisions, series),
+        band: baseline.map(|b| Band { p05: b[8], median: b[5], p95: b[9] }),
+        limits: baseline.map_or_else(Limits::default, |b| limits(windows, &b)),
+    }
+}
+
+/// Where the mean of a window meets the limits of its rule. Nothing here knows a rule: they are found where the values
+/// that the rule compared lie on a line over the means, as those of `drift.robust_z` do.
+fn limits(windows: &[&Seen], baseline: &BaselineRow) -> Limits {
+    // Another baseline has another line.
+    let judged = windows.iter().filter(|s| s.baseline == *baseline && s.window[1].is_finite());
+    let judged: Vec<(f64, Compared)> = judged.filter_map(|s| Some((s.window[1], s.compared?))).collect();
+    let by_mean = |a: &&(f64, Compared), b: &&(f64, Compared)| a.0.total_cmp(&b.0);
+    let (Some(low), Some(high)) = (judged.iter().min_by(by_mean), judged.iter().max_by(by_mean)) else {
+        return Limits::default();
+    };
+    let slope = (high.1.value - low.1.value) / (high.0 - low.0);
+    let start = low.1.value - slope * low.0;
+    let off = |(mean, c): &(f64, Compared)| (slope * mean + start - c.value).abs() / c.value.abs().max(1.0);
+    let is_line = slope.is_finite() && slope != 0.0 && judged.iter().all(|j| off(j) <= LIMIT_TOLERANCE);
+    if judged.len() < LIMIT_WINDOWS_MIN || !is_line {
+        return Limits::default();
+    }
+    let range = |is_fail: bool| {
+        let limit = judged.iter().rev().find(|j| (j.1.status == Status::Fail) == is_fail)?.1.limit;
+        let (a, b) = ((limit - start) / slope, (-limit - start) / slope);
+        (a.is_finite() && b.is_finite()).then(|| Range { low: a.min(b), high: a.max(b) })
+    };
+    Limits { drift: range(false), fail: range(true) }
 }

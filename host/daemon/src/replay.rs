@@ -17,8 +17,10 @@ use hb_log::pack::names;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::evidence::made::watch;
 use crate::evidence::{self, PackedFrame, plugin_path, policy_path, settings_name, unit_path};
 use crate::generation::{PartRecord, UnitRecord, policies_of};
+use crate::observe::Seen;
 use crate::pipeline::calls::Calls;
 use crate::pipeline::series::SeriesBook;
 use crate::plugin::{Frames, Grants, Host, HostOptions, Manifest, NormalizerInstance, Trust};
@@ -107,6 +109,38 @@ pub fn replay(files: &Files) -> Result<Replayed, ReplayError> {
     Ok(replayed)
 }
 
+/// What a pack holds of its decision, and what its rules saw.
+pub struct Look {
+    /// The decision.
+    pub decision: Decision,
+    /// SHA-256 of its bytes.
+    pub id: Hash,
+    /// Names of series, sources and baselines.
+    pub told: Names,
+    /// What the asset was fed.
+    pub inputs: Vec<PartitionInput>,
+    /// Generations and baselines.
+    pub world: World,
+    /// What the rules were asked.
+    pub seen: Vec<Seen>,
+}
+
+/// Looks at the decision of a pack, without comparing anything. Verify it first: this believes its hashes.
+pub fn look(files: &Files) -> Result<Look, ReplayError> {
+    let pack = Pack { files };
+    let bytes = pack.file(names::DECISION)?;
+    let decision: Decision = pack.cbor(names::DECISION)?;
+    if decision.engine != ENGINE_VERSION {
+        return Err(ReplayError::Version { found: decision.engine });
+    }
+    let inputs: Vec<PartitionInput> = pack.cbor(names::JOURNAL)?;
+    let world = pack.world(&decision)?;
+    let (state, told) = (pack.state(&world)?, pack.names(&inputs)?);
+    let judge_of = |hash: &Hash| pack.policies(world.specs.get(hash));
+    let seen = watch(state, &inputs, &decision, &world, &judge_of)?;
+    Ok(Look { id: Hash::of(bytes), decision, told, inputs, world, seen })
+}
+
 /// A recorded or computed sample of the asset.
 type Row = (u64, SeriesDef, i64, u64);
 
@@ -180,9 +214,7 @@ fn show(row: Option<&Row>) -> String {
 }
 
 fn recorded_rows(pack: &Pack<'_>, inputs: &[PartitionInput]) -> Result<BTreeMap<String, Vec<Row>>, ReplayError> {
-    let mut told = Names::of(pack.file(names::STATE_BEFORE)?)
-        .map_err(|e| ReplayError::File { path: names::STATE_BEFORE.into(), what: e.to_string() })?;
-    told.learn(inputs);
+    let told = pack.names(inputs)?;
     let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     let unknown = || ReplayError::File { path: names::JOURNAL.into(), what: "a sample of an unknown series".into() };
     for input in inputs {
@@ -235,14 +267,8 @@ fn decide_again(
     specs: &BTreeMap<Hash, Arc<EngineSpec>>,
     inputs: Vec<PartitionInput>,
 ) -> Result<Option<Difference>, ReplayError> {
-    let mut world = World { specs: specs.clone(), ..World::default() };
-    for path in pack.files.keys().filter(|p| p.starts_with(names::BASELINE)) {
-        let baseline: hb_engine::baseline::Baseline = pack.cbor(path)?;
-        world.baselines.insert(baseline.hash(), Arc::new(baseline));
-    }
-    let wrong = |what: String| ReplayError::File { path: names::STATE_BEFORE.into(), what };
-    let state = pack.file(names::STATE_BEFORE)?;
-    let mut partition = Partition::restore(state, &world).map_err(|e| wrong(e.to_string()))?;
+    let world = pack.world(decision)?;
+    let mut partition = pack.state(&world)?;
     let first = decision.generations.first().copied().unwrap_or(Hash::ZERO);
     let mut judge = pack.policies(specs.get(&first))?;
     let mut effects = Vec::new();
@@ -319,6 +345,30 @@ impl Pack<'_> {
             }),
             None => Ok(specs),
         }
+    }
+
+    /// Generations and baselines.
+    fn world(&self, decision: &Decision) -> Result<World, ReplayError> {
+        let mut world = World { specs: self.specs(decision)?, ..World::default() };
+        for path in self.files.keys().filter(|p| p.starts_with(names::BASELINE)) {
+            let baseline: hb_engine::baseline::Baseline = self.cbor(path)?;
+            world.baselines.insert(baseline.hash(), Arc::new(baseline));
+        }
+        Ok(world)
+    }
+
+    /// The asset's state before the inputs.
+    fn state(&self, world: &World) -> Result<Partition, ReplayError> {
+        let wrong = |what: String| ReplayError::File { path: names::STATE_BEFORE.into(), what };
+        Partition::restore(self.file(names::STATE_BEFORE)?, world).map_err(|e| wrong(e.to_string()))
+    }
+
+    /// Names that the inputs speak of by number.
+    fn names(&self, inputs: &[PartitionInput]) -> Result<Names, ReplayError> {
+        let wrong = |what: String| ReplayError::File { path: names::STATE_BEFORE.into(), what };
+        let mut told = Names::of(self.file(names::STATE_BEFORE)?).map_err(|e| wrong(e.to_string()))?;
+        told.learn(inputs);
+        Ok(told)
     }
 
     fn policies(&self, spec: Option<&Arc<EngineSpec>>) -> Result<PolicySet, ReplayError> {

@@ -5,24 +5,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hb_engine::baseline::Baseline;
 use hb_engine::decision::{Decision, Severity, Status};
 use hb_engine::series::SeriesDef;
 use hb_log::hash::Hash;
+use hb_log::pack::root_name;
 use serde::{Deserialize, Serialize};
+
+use crate::case::Case;
 
 mod chart;
 pub mod html;
 mod series;
+mod track;
 mod words;
 
 pub use html::render;
-pub use series::{FindingSummary, SeriesReport, Worst, flagged_spans};
+pub use series::{FindingSummary, FlaggedTime, Onset, SeriesReport, Worst};
+pub use track::{Band, FlaggedSpan, Limits, Range, SeriesTrack, TrackPoint, flagged_spans};
+pub(crate) use words::{age, moment, moments};
 
-/// Version of the report's structure.
+/// Version of the report's structure, which `docs/reference/drift_report.schema.json` describes.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Most decisions listed one by one; the counts speak of all.
 pub const MAX_LISTED_DECISIONS: usize = 1_000;
+
+/// Most flagged series described one by one, the worst first: at about 2 kB each the file stays below a few MB.
+pub const MAX_LISTED_SERIES: usize = 1_000;
+
+/// Most cases listed, in the order they were opened: each has four commands, and nobody types more of them.
+pub const MAX_LISTED_CASES: usize = 20;
+
+/// Digits of a decision's hash that commands name: as many as ids of cases have.
+const SHORT_ID: usize = 12;
 
 /// A decision and the id it has in the log.
 #[derive(Clone, Copy, Debug)]
@@ -44,64 +60,36 @@ pub struct ReportInput<'a> {
     pub made_at_ns: i64,
     /// The decisions, in any order.
     pub decisions: &'a [Judged<'a>],
-    /// When the baseline was made, ns since the epoch; its age follows from it.
-    pub baseline_made_at_ns: Option<i64>,
+    /// What was seen of each series, also of those that were as expected.
+    pub tracks: &'a [SeriesTrack],
+    /// What is known of the baselines that the decisions name.
+    pub baselines: &'a BTreeMap<Hash, BaselineFacts>,
+    /// Cases that were opened for these decisions, in the order they were opened.
+    pub cases: &'a [Case],
     /// Where the numbers lie, relative to the report: `normalized_metrics.csv`.
     pub artifact_ref: &'a str,
     /// Where the page lies: `drift_report.html`.
     pub report_ref: &'a str,
 }
 
-/// The numbers of one series over time, for its chart.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SeriesTrack {
-    /// The series as findings show it: metric and labels.
-    pub label: String,
-    /// Its unit, empty for a bare number.
-    pub unit: String,
-    /// One point per window, in the order of time.
-    pub points: Vec<TrackPoint>,
-    /// When it was not as expected; [`flagged_spans`] finds them.
-    pub flagged: Vec<FlaggedSpan>,
-    /// Where the baseline has it.
-    pub band: Option<Band>,
-}
-
-/// One window of a [`SeriesTrack`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TrackPoint {
-    /// End of the window, ns since the epoch.
-    pub end_ns: i64,
-    /// Mean; not finite when there was no sample.
-    pub mean: f64,
-    /// Smallest value.
-    pub min: f64,
-    /// Largest value.
-    pub max: f64,
-}
-
-/// Where the baseline has a series.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Band {
-    /// Five in a hundred values lay below.
-    pub p05: f64,
-    /// Half of the values lay below.
-    pub median: f64,
-    /// Five in a hundred values lay above.
-    pub p95: f64,
-}
-
-/// A time in which a series was not as expected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlaggedSpan {
-    /// Start of the first window, ns since the epoch.
+/// What is known of a baseline besides its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaselineFacts {
+    /// Time of its oldest value, ns since the epoch.
     pub start_ns: i64,
-    /// End of the last window, ns since the epoch.
+    /// Time of its newest value, ns since the epoch.
     pub end_ns: i64,
-    /// The status all of it has.
-    pub status: Status,
-    /// Why, as the first window says.
-    pub reason: String,
+    /// Series it has.
+    pub series: u64,
+    /// Where its values came from.
+    pub sources: Vec<String>,
+}
+
+impl From<&Baseline> for BaselineFacts {
+    fn from(b: &Baseline) -> Self {
+        let (series, sources) = (b.series.len() as u64, b.sources.clone());
+        BaselineFacts { start_ns: b.start_ns, end_ns: b.end_ns, series, sources }
+    }
 }
 
 /// The drift report. Texts in it are for people and neutralised; names of series are data and left as they are.
@@ -135,16 +123,33 @@ pub struct Report {
     pub windows: WindowCounts,
     /// What was counted over all decisions.
     pub samples: SampleCounts,
-    /// Series that were not as expected, the worst first.
+    /// Series that were judged, as expected or not.
+    pub series_judged: u64,
+    /// Series that were not as expected.
+    pub series_flagged: u64,
+    /// Those, the worst first, at most 1,000.
     pub series: Vec<SeriesReport>,
     /// Where to look next.
     pub investigation_hints: Vec<String>,
     /// Where the proof of each flagged series lies.
     pub evidence_links: Vec<EvidenceLink>,
+    /// Cases that were opened, at most 20.
+    pub cases: Vec<CaseLine>,
     /// Decisions that are not PASS, in the order of time, at most 1,000.
     pub decisions: Vec<DecisionLine>,
-    /// Decisions that are not PASS and not listed.
-    pub decisions_left_out: u64,
+    /// What is not in the lists above.
+    pub left_out: LeftOut,
+}
+
+/// How many of each list are not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Flagged series.
+    pub series: u64,
+    /// Cases.
+    pub cases: u64,
+    /// Decisions that are not PASS.
+    pub decisions: u64,
 }
 
 /// A time span, RFC 3339, the end not included.
@@ -165,8 +170,14 @@ pub struct BaselineReport {
     pub version: u32,
     /// Hash of its content.
     pub hash: Hash,
-    /// Age when the report was made, seconds; null when unknown.
+    /// The telemetry it was made from, its newest value included; null when unknown.
+    pub span: Option<Span>,
+    /// From its newest value to the end of the last window, seconds; null when unknown.
     pub age_sec: Option<i64>,
+    /// Series it has; null when unknown.
+    pub series: Option<u64>,
+    /// Where its values came from.
+    pub sources: Vec<String>,
     /// Other versions that some of the decisions were compared with.
     pub others: u32,
 }
@@ -216,6 +227,25 @@ pub struct EvidenceLink {
     pub hint: String,
 }
 
+/// One case, and what to type to see its evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseLine {
+    /// Id.
+    pub id: String,
+    /// Id of its decision in the log.
+    pub decision: String,
+    /// Check.
+    pub check: String,
+    /// Asset.
+    pub asset: String,
+    /// Window.
+    pub window: Span,
+    /// Status.
+    pub status: Status,
+    /// Commands that explain it, export its evidence, verify and replay it.
+    pub commands: Vec<String>,
+}
+
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionLine {
@@ -236,18 +266,17 @@ pub struct DecisionLine {
 impl Report {
     /// Sums decisions up.
     pub fn build(input: &ReportInput<'_>) -> Report {
-        let mut judged: Vec<&Judged<'_>> = input.decisions.iter().collect();
+        let mut judged: Vec<Judged<'_>> = input.decisions.to_vec();
         judged.sort_by(|a, b| order(a).cmp(&order(b)));
         let decisions: Vec<&Decision> = judged.iter().map(|j| j.decision).collect();
-        let windows = count_windows(&decisions);
-        let samples = count_samples(&decisions);
-        let series = series::summarise(&decisions);
-        let status = decisions.iter().map(|d| d.status).max().unwrap_or(Status::NoData);
+        let mut series = series::summarise(&judged, input);
         let set = |name: fn(&Decision) -> &String| -> Vec<String> {
             decisions.iter().map(|d| name(d)).collect::<BTreeSet<_>>().into_iter().cloned().collect()
         };
         let start = decisions.iter().map(|d| d.start_ns).min();
         let end = decisions.iter().map(|d| d.end_ns).max();
+        let mut notable = judged.iter().filter(|j| j.decision.status != Status::Pass).map(line);
+        let flagged = series.len() as u64;
         let mut report = Report {
             schema_version: SCHEMA_VERSION,
             run_id: input.run_id.to_owned(),
@@ -256,26 +285,32 @@ impl Report {
             engines: set(|d| &d.engine),
             programs: set(|d| &d.program),
             assets: set(|d| &d.asset),
-            span: start.zip(end).map(|(start, end)| Span { start: time(start), end: time(end) }),
-            status,
+            span: start.zip(end).map(|(start, end)| span(start, end)),
+            status: decisions.iter().map(|d| d.status).max().unwrap_or(Status::NoData),
             status_sentence: String::new(),
             primary_issue: series.first().map(|s| s.series.metric.clone()),
-            baseline: baseline(&decisions, input),
-            windows,
-            samples,
-            evidence_links: series.iter().map(|s| evidence_link(s, input)).collect(),
-            series,
+            baseline: baseline(&decisions, input.baselines),
+            windows: count_windows(&decisions),
+            samples: count_samples(&decisions),
+            series_judged: series_judged(&decisions, input.tracks).max(flagged),
+            series_flagged: flagged,
+            series: Vec::new(),
             investigation_hints: Vec::new(),
-            decisions: Vec::new(),
-            decisions_left_out: 0,
+            evidence_links: Vec::new(),
+            cases: input.cases.iter().take(MAX_LISTED_CASES).map(case_line).collect(),
+            decisions: notable.by_ref().take(MAX_LISTED_DECISIONS).collect(),
+            left_out: LeftOut {
+                series: series.len().saturating_sub(MAX_LISTED_SERIES) as u64,
+                cases: input.cases.len().saturating_sub(MAX_LISTED_CASES) as u64,
+                decisions: notable.count() as u64,
+            },
         };
+        // Words speak of all, the lists of the first.
+        report.series = std::mem::take(&mut series);
         report.status_sentence = words::sentence(&report);
         report.investigation_hints = words::hints(&report);
-        let notable: Vec<DecisionLine> =
-            judged.iter().filter(|j| j.decision.status != Status::Pass).map(|j| line(j)).collect();
-        report.decisions_left_out = notable.len().saturating_sub(MAX_LISTED_DECISIONS) as u64;
-        report.decisions = notable;
-        report.decisions.truncate(MAX_LISTED_DECISIONS);
+        report.series.truncate(MAX_LISTED_SERIES);
+        report.evidence_links = report.series.iter().map(|s| evidence_link(s, input)).collect();
         report
     }
 
@@ -316,16 +351,38 @@ fn count_samples(decisions: &[&Decision]) -> SampleCounts {
     })
 }
 
+/// Series that were judged: those that were seen, but never fewer than the decisions counted at once.
+fn series_judged(decisions: &[&Decision], tracks: &[SeriesTrack]) -> u64 {
+    let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
+    for d in decisions {
+        let most = counted.entry(&d.asset).or_default();
+        *most = d.counts.series.max(*most);
+    }
+    let seen: BTreeSet<&str> = tracks.iter().map(|t| t.label.as_str()).collect();
+    counted.into_values().map(u64::from).sum::<u64>().max(seen.len() as u64)
+}
+
 /// The baseline most decisions were compared with.
-fn baseline(decisions: &[&Decision], input: &ReportInput<'_>) -> Option<BaselineReport> {
+fn baseline(decisions: &[&Decision], known: &BTreeMap<Hash, BaselineFacts>) -> Option<BaselineReport> {
     let mut used: BTreeMap<(&str, u32, &Hash), u64> = BTreeMap::new();
     for b in decisions.iter().filter_map(|d| d.baseline.as_ref()) {
         *used.entry((&b.tag, b.version, &b.hash)).or_default() += 1;
     }
     let others = used.len().saturating_sub(1) as u32;
     let ((tag, version, hash), _) = used.into_iter().max_by_key(|&(_, n)| n)?;
-    let age_sec = input.baseline_made_at_ns.map(|at| input.made_at_ns.saturating_sub(at) / hb_engine::NS_PER_SEC);
-    Some(BaselineReport { tag: tag.to_owned(), version, hash: *hash, age_sec, others })
+    let facts = known.get(hash);
+    let end = decisions.iter().map(|d| d.end_ns).max();
+    let age = |f: &BaselineFacts| Some(end?.saturating_sub(f.end_ns) / hb_engine::NS_PER_SEC);
+    Some(BaselineReport {
+        tag: tag.to_owned(),
+        version,
+        hash: *hash,
+        span: facts.map(|f| span(f.start_ns, f.end_ns)),
+        age_sec: facts.and_then(age),
+        series: facts.map(|f| f.series),
+        sources: facts.map(|f| f.sources.clone()).unwrap_or_default(),
+        others,
+    })
 }
 
 fn evidence_link(series: &SeriesReport, input: &ReportInput<'_>) -> EvidenceLink {
@@ -337,34 +394,72 @@ fn evidence_link(series: &SeriesReport, input: &ReportInput<'_>) -> EvidenceLink
     }
 }
 
+fn case_line(case: &Case) -> CaseLine {
+    let (id, decision) = (&case.id, case.decision.to_string());
+    let pack = format!("packs/{}", root_name(id));
+    CaseLine {
+        id: id.clone(),
+        check: case.check.clone(),
+        asset: case.asset.clone(),
+        window: span(case.start_ns, case.end_ns),
+        status: case.status,
+        commands: vec![
+            explain_command(&decision),
+            format!("hb export evidence-pack --case {id} --out packs"),
+            format!("hb verify {pack} --key hb.pub"),
+            format!("hb replay {pack}"),
+        ],
+        decision,
+    }
+}
+
+/// What to type to have a decision explained.
+fn explain_command(decision: &str) -> String {
+    format!("hb explain {}", decision.get(..SHORT_ID).unwrap_or(decision))
+}
+
 fn line(judged: &Judged<'_>) -> DecisionLine {
     let d = judged.decision;
     DecisionLine {
         id: judged.id.to_owned(),
         check: d.check.clone(),
         asset: d.asset.clone(),
-        window: Span { start: time(d.start_ns), end: time(d.end_ns) },
+        window: span(d.start_ns, d.end_ns),
         status: d.status,
         severity: d.severity,
     }
 }
 
+fn span(start_ns: i64, end_ns: i64) -> Span {
+    Span { start: time(start_ns), end: time(end_ns) }
+}
+
 /// RFC 3339 in UTC; the bare number of ns where a calendar has no such year.
-fn time(ns: i64) -> String {
+pub(crate) fn time(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| format!("{ns} ns"), |t| t.to_string())
 }
 
 /// A number for people: five significant digits, without trailing zeros.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
+    digits(value, 5)
+}
+
+/// A number to be seen at a glance, as rules tell them: four significant digits.
+pub(crate) fn short(value: f64) -> String {
+    digits(value, 4)
+}
+
+fn digits(value: f64, significant: usize) -> String {
     if !value.is_finite() {
         return "–".into();
     }
     let magnitude = value.abs();
     if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) {
-        return format!("{value:.4e}");
+        return format!("{value:.*e}", significant - 1);
     }
-    let before = format!("{:.0}", magnitude.trunc()).len();
-    let after = if magnitude < 1.0 { 6 } else { 5_usize.saturating_sub(before) };
+    // Zeros behind the point count for nothing.
+    let before = if magnitude == 0.0 { 1 } else { magnitude.log10().floor() as i32 + 1 };
+    let after = (significant as i32 - before).max(0) as usize;
     let text = format!("{value:.after$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     if text == "-0" { "0".into() } else { text.to_owned() }

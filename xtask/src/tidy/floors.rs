@@ -68,6 +68,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rumqttd", &["transport"]),
     ("rustls", &["transport"]),
     ("sd_notify", &["systemd"]),
+    ("terminal_size", &["cli"]),
     ("tokio", &["transport", "api"]),
     ("ureq", &["transport"]),
     ("wasmtime", &["plugin"]),

@@ -1,9 +1,10 @@
 //! `hb analyze`: an artifact directory against a baseline, with a report and a gate for CI.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hb_engine::baseline::Baseline;
 use hb_engine::decision::{Decision, Status};
 use hb_engine::engine::Effect;
 use hb_log::cbor;
@@ -22,12 +23,17 @@ use crate::dispatch::Sinks;
 use crate::generation::{Generation, Part, Plugins, Unit};
 use crate::observe::{Observer, tracks};
 use crate::pipeline::record::{Recorder, text_map};
-use crate::pipeline::recover::Replay;
+use crate::pipeline::recover::{Replay, load_blob};
 use crate::plugin::{Grants, Kind};
-use crate::report::{self, Judged, Report, ReportInput};
+use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
+use crate::state::Reader;
 
 /// The source of an offline run.
 const SOURCE: &str = "artifact";
+
+/// Names of the report, as a page and as data.
+const REPORT_HTML: &str = "drift_report.html";
+const REPORT_JSON: &str = "drift_report.json";
 
 /// Decisions of one run that a report speaks of at most.
 const DECISIONS_MAX: usize = 200_000;
@@ -56,6 +62,7 @@ pub(crate) struct Run {
     pub(crate) generation: Hash,
     pub(crate) baselines: BTreeMap<String, u32>,
     pub(crate) analyzed_at: String,
+    /// The page, as an absolute path.
     pub(crate) report: String,
     pub(crate) cases: Vec<String>,
 }
@@ -83,12 +90,14 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     summary.ended?;
     check_taken(&recorder)?;
     let busy = progress::busy("report");
-    let report = write_report(&mut recorder, &generation, &lane, &meta, args)?;
-    let run = remember(&mut recorder, &report, &lane, &generation, args)?;
+    let cases = cases_of(&recorder, &lane)?;
+    let report = write_report(&recorder, &generation, &lane, &meta, &cases, args)?;
+    let run = remember(&mut recorder, &report, &lane, &generation, cases, args)?;
     busy.finish_and_clear();
     let packed =
         if file.config.evidence.on_fail { pack_due(recorder.state(), recorder.signer(), &file.config) } else { Ok(()) };
-    global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, r.report));
+    let shown = out_dir(args).join(REPORT_HTML);
+    global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, shown.display()));
     packed?;
     let gate = session::var("HB_GATE_FAIL_EXIT").is_some_and(|v| v == "1");
     Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
@@ -164,10 +173,11 @@ fn run_id(dir: &Path, generation: &Generation, file: &ConfigFile) -> Result<Stri
 
 /// Replays the run with somebody watching, and writes the report as JSON and HTML.
 fn write_report(
-    recorder: &mut Recorder,
+    recorder: &Recorder,
     generation: &Generation,
     lane: &str,
     meta: &RunMeta,
+    cases: &[Case],
     args: &AnalyzeArgs,
 ) -> Result<Report, Failure> {
     let reader = recorder.state().reader()?;
@@ -185,23 +195,54 @@ fn write_report(
     })?;
     let judged: Vec<Judged<'_>> = decisions.iter().map(|(id, decision)| Judged { id, decision }).collect();
     let end = decisions.iter().map(|d| d.1.end_ns).max().unwrap_or_default();
+    let tracks = tracks(&observer.seen, &judged);
     let report = Report::build(&ReportInput {
         run_id: lane,
         correlation_id: &session::var("HB_CORRELATION_ID").unwrap_or_else(|| meta.correlation_id.clone()),
         made_at_ns: end,
         decisions: &judged,
-        baseline_made_at_ns: None,
+        tracks: &tracks,
+        baselines: &baselines(&reader, &decisions)?,
+        cases,
         artifact_ref: artifact::METRICS,
-        report_ref: "drift_report.html",
+        report_ref: REPORT_HTML,
     });
-    let out = args.out.as_ref().unwrap_or(&args.dir);
+    let out = out_dir(args);
     std::fs::create_dir_all(out).map_err(|e| Failure::io(out, &e))?;
-    let html = report::render(&report, &tracks(&observer.seen, &judged));
-    for (name, text) in [("drift_report.json", report.to_json()), ("drift_report.html", html)] {
+    for (name, text) in [(REPORT_JSON, report.to_json()), (REPORT_HTML, report::render(&report, &tracks))] {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|e| Failure::io(&path, &e))?;
     }
     Ok(report)
+}
+
+/// Where the reports go.
+fn out_dir(args: &AnalyzeArgs) -> &Path {
+    args.out.as_ref().unwrap_or(&args.dir)
+}
+
+/// What is known of the baselines that decisions name.
+fn baselines(reader: &Reader, decisions: &[(String, Decision)]) -> Result<BTreeMap<Hash, BaselineFacts>, Failure> {
+    let named: BTreeSet<Hash> = decisions.iter().filter_map(|(_, d)| Some(d.baseline.as_ref()?.hash)).collect();
+    let mut facts = BTreeMap::new();
+    for hash in named {
+        let baseline: Baseline = load_blob(reader, hash, "baseline")?;
+        facts.insert(hash, BaselineFacts::from(&baseline));
+    }
+    Ok(facts)
+}
+
+/// The cases of a lane, in the order they were opened: the same run again opens none, and has them all the same.
+fn cases_of(recorder: &Recorder, lane: &str) -> Result<Vec<Case>, Failure> {
+    let mut cases = Vec::new();
+    for (_, bytes) in recorder.state().reader()?.cases(recorder.program())? {
+        let case: Case = cbor::decode(&bytes).map_err(|e| Failure::data(e.to_string()))?;
+        if case.lane == lane {
+            cases.push(case);
+        }
+    }
+    cases.sort_by_key(|case| case.entry);
+    Ok(cases)
 }
 
 fn remember(
@@ -209,19 +250,11 @@ fn remember(
     report: &Report,
     lane: &str,
     generation: &Generation,
+    cases: Vec<Case>,
     args: &AnalyzeArgs,
 ) -> Result<Run, Failure> {
     let reader = recorder.state().reader()?;
-    // Those of the lane: the same run again opens none, and has them all the same.
-    let mut cases = Vec::new();
-    for (_, bytes) in reader.cases(&generation.program)? {
-        let case: Case = cbor::decode(&bytes).map_err(|e| Failure::data(e.to_string()))?;
-        if case.lane == lane {
-            cases.push(case);
-        }
-    }
-    cases.sort_by_key(|case| case.entry);
-    let out = args.out.as_ref().unwrap_or(&args.dir);
+    let path = out_dir(args).join(REPORT_HTML);
     let run = Run {
         run_id: lane.to_owned(),
         correlation_id: report.correlation_id.clone(),
@@ -231,7 +264,8 @@ fn remember(
         generation: generation.hash,
         baselines: reader.tags(&generation.program)?.into_iter().collect(),
         analyzed_at: clock::rfc3339(clock::now_ns()),
-        report: out.join("drift_report.html").display().to_string(),
+        // Whoever opens it later stands elsewhere.
+        report: std::path::absolute(&path).unwrap_or(path).display().to_string(),
         cases: cases.into_iter().map(|case| case.id).collect(),
     };
     drop(reader);

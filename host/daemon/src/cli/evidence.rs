@@ -122,23 +122,8 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Done {
 /// Re-executes a pack.
 pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
     let busy = progress::busy("replay");
-    let files = if is_zip(&args.pack) {
-        archive::zip_read(&read(&args.pack)?).map_err(|e| not_a_pack(&args.pack, &chain(&e)))?.1
-    } else {
-        read_dir(&args.pack)?
-    };
-    // What is not whole is not worth running.
-    let report = pack::verify(&files, &[]);
-    if let Some(problem) = report.problems.first() {
-        return Err(not_a_pack(&args.pack, &format!("{}: {}", neutralise(&problem.path), neutralise(&problem.what))));
-    }
-    let replayed = replay::replay(&files).map_err(|e| match &e {
-        ReplayError::Version { found } => {
-            let d = Diagnostic::error(Area::Evidence, e.to_string());
-            Failure::new(OTHER_RELEASE, d.help(format!("use a release with engine version {}", neutralise(found))))
-        }
-        _ => not_a_pack(&args.pack, &chain(&e)),
-    })?;
+    let (files, _) = whole(&args.pack)?;
+    let replayed = replay::replay(&files).map_err(|e| not_replayed(&args.pack, &e))?;
     busy.finish_and_clear();
     global.print(&replayed, |r| match &r.difference {
         None if r.recorded_faults > 0 => {
@@ -151,6 +136,31 @@ pub(crate) fn replay(global: &Global, args: &ReplayArgs) -> Done {
         ),
     });
     Ok(if replayed.reproduced { exit::OK } else { exit::DATA })
+}
+
+/// The files of a pack that nobody changed, and what it says of itself. What is not whole is not worth running.
+pub(super) fn whole(path: &Path) -> Result<(Files, pack::Facts), Failure> {
+    let files = if is_zip(path) {
+        archive::zip_read(&read(path)?).map_err(|e| not_a_pack(path, &chain(&e)))?.1
+    } else {
+        read_dir(path)?
+    };
+    let report = pack::verify(&files, &[]);
+    match report.problems.first() {
+        Some(p) => Err(not_a_pack(path, &format!("{}: {}", neutralise(&p.path), neutralise(&p.what)))),
+        None => Ok((files, report.facts)),
+    }
+}
+
+/// Why a pack could not be re-executed.
+pub(super) fn not_replayed(path: &Path, error: &ReplayError) -> Failure {
+    match error {
+        ReplayError::Version { found } => {
+            let d = Diagnostic::error(Area::Evidence, error.to_string());
+            Failure::new(OTHER_RELEASE, d.help(format!("use a release with engine version {}", neutralise(found))))
+        }
+        _ => not_a_pack(path, &chain(error)),
+    }
 }
 
 /// Writes a case's pack below `out`, or as the archive `out`; it appears under its name when it is whole, and stays
@@ -260,7 +270,9 @@ fn find_case(reader: &Reader, program: &str, id: &str) -> Result<Case, Failure> 
     match reader.decision(program, id)? {
         Lookup::One { row, .. } => {
             let decision: Decision = cbor::decode(&row.bytes).map_err(|e| Failure::data(e.to_string()))?;
-            let entry = find_entry(reader, row.id)?;
+            let entry = log_entry(reader, row.id)?.ok_or_else(|| {
+                Failure::data("the decision is an unchanged PASS: the log keeps its hash, not an entry of its own")
+            })?;
             Ok(Case::open(row.id, &decision, entry))
         }
         Lookup::Many(_) => Err(Failure::usage(format!("`{id}` names several decisions"), "write more of it")),
@@ -271,18 +283,18 @@ fn find_case(reader: &Reader, program: &str, id: &str) -> Result<Case, Failure> 
     }
 }
 
-/// The log entry that records a decision in full.
-fn find_entry(reader: &Reader, decision: hb_log::hash::Hash) -> Result<u64, Failure> {
+/// The log entry that records a decision in full; an unchanged PASS has none.
+pub(super) fn log_entry(reader: &Reader, decision: hb_log::hash::Hash) -> Result<Option<u64>, Failure> {
     for item in reader.entries(0, u64::MAX)? {
         let (index, bytes) = item?;
         let entry = hb_log::entry::Entry::decode(&bytes).map_err(|e| Failure::data(chain(&e)))?;
         let named = entry.kind == pack::DECISION_KIND
             && entry.field(pack::DECISION_FIELD).and_then(|v| v.as_bytes()).is_some_and(|b| b == decision.as_bytes());
         if named {
-            return Ok(index);
+            return Ok(Some(index));
         }
     }
-    Err(Failure::data("the decision is an unchanged PASS: the log keeps its hash, not an entry of its own"))
+    Ok(None)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -14,6 +14,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use serde::{Deserialize, Serialize};
 
+use super::report;
+use super::screen::Screen;
 use crate::daemon::Order;
 use crate::daemon::reload::Reloader;
 use crate::keys::Signer;
@@ -40,6 +42,9 @@ pub(crate) struct Answer {
     pub(crate) out: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) err: Option<String>,
+    /// A file that whoever asked wants to see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) open: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<u8>,
 }
@@ -54,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) cwd: PathBuf,
     /// Their variables that begin with `HB_`.
     pub(crate) env: BTreeMap<String, String>,
+    /// Their screen.
+    pub(crate) screen: Option<Screen>,
     /// The daemon.
     pub(crate) inside: Inside,
 }
@@ -102,6 +109,23 @@ pub(crate) fn send(mut peer: &UnixStream, answer: &Answer) {
     let mut line = serde_json::to_vec(answer).unwrap_or_default();
     line.push(b'\n');
     let _ = peer.write_all(&line);
+}
+
+/// Shows a file to whoever asked: on their display, not on one of the daemon's.
+pub(crate) fn open(path: &Path) {
+    let told = SESSION.with_borrow(|session| {
+        let Some(session) = session else { return false };
+        send(&session.peer, &Answer { open: Some(path.to_owned()), ..Answer::default() });
+        true
+    });
+    if !told {
+        report::show(path);
+    }
+}
+
+/// The screen of whoever asked the daemon.
+pub(crate) fn screen() -> Option<Screen> {
+    SESSION.with_borrow(|session| session.as_ref().and_then(|s| s.screen))
 }
 
 /// Whether somebody else asked, so that there is no terminal.

@@ -16,8 +16,9 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::screen::Screen;
 use super::session::{self, Answer, Inside, Session, Stream};
-use super::{Global, guarded, obey};
+use super::{Global, guarded, obey, report};
 use crate::diagnostic::exit;
 
 /// Version of requests and answers.
@@ -46,6 +47,8 @@ struct Request {
     config: Option<PathBuf>,
     state: Option<PathBuf>,
     colour: bool,
+    #[serde(default)]
+    screen: Option<Screen>,
 }
 
 /// Whether a daemon serves verbs on the state.
@@ -54,9 +57,13 @@ pub(super) fn is_served(state: &Path) -> bool {
 }
 
 /// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
-/// reached.
-pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
-    let told = request(state, global, std::env::args().skip(1).collect(), session::say)?;
+/// reached. Only a verb that `opens` files lets the daemon name one.
+pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
+    let told = request(state, global, std::env::args().skip(1).collect(), |answer| {
+        answer.out.iter().for_each(|text| session::say(Stream::Out, text));
+        answer.err.iter().for_each(|text| session::say(Stream::Err, text));
+        answer.open.iter().filter(|_| opens).for_each(|path| report::show(path));
+    })?;
     Some(told.unwrap_or_else(|| {
         session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
         exit::IO
@@ -66,20 +73,15 @@ pub(super) fn ask(state: &Path, global: &Global) -> Option<u8> {
 /// What the daemon answers to a verb that this process asks on its own; nothing when it cannot be reached, or when the
 /// answer is no success.
 pub(super) fn fetch(state: &Path, global: &Global, args: &[&str]) -> Option<String> {
-    let mut answer = String::new();
+    let mut said = String::new();
     let args = args.iter().map(|&arg| arg.to_owned()).collect();
-    let keep = |stream, text: &str| {
-        if stream == Stream::Out {
-            answer.push_str(text);
-        }
-    };
-    let code = request(state, global, args, keep)?;
-    (code == Some(exit::OK)).then_some(answer)
+    let code = request(state, global, args, |answer| said.extend(answer.out.as_deref()))?;
+    (code == Some(exit::OK)).then_some(said)
 }
 
 /// Sends a command line and hands on what comes back. The exit code; none when the daemon ended before it, and nothing
 /// at all when there is no daemon.
-fn request(state: &Path, global: &Global, args: Vec<String>, mut tell: impl FnMut(Stream, &str)) -> Option<Option<u8>> {
+fn request(state: &Path, global: &Global, args: Vec<String>, mut take: impl FnMut(&Answer)) -> Option<Option<u8>> {
     let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
     let request = Request {
         v: VERSION,
@@ -89,6 +91,7 @@ fn request(state: &Path, global: &Global, args: Vec<String>, mut tell: impl FnMu
         config: global.config.clone(),
         state: global.state.clone(),
         colour: global.coloured(),
+        screen: Some(global.screen()),
     };
     let mut line = serde_json::to_vec(&request).ok()?;
     line.push(b'\n');
@@ -97,8 +100,7 @@ fn request(state: &Path, global: &Global, args: Vec<String>, mut tell: impl FnMu
         let Ok(answer) = line.map_err(drop).and_then(|line| serde_json::from_str::<Answer>(&line).map_err(drop)) else {
             break;
         };
-        answer.out.iter().for_each(|text| tell(Stream::Out, text));
-        answer.err.iter().for_each(|text| tell(Stream::Err, text));
+        take(&answer);
         if let Some(code) = answer.code {
             return Some(Some(code));
         }
@@ -191,7 +193,7 @@ fn read(stream: &UnixStream) -> Result<Request, String> {
 fn work(stream: &UnixStream, request: Request, inside: Inside) -> u8 {
     let Ok(peer) = stream.try_clone() else { return exit::IO };
     let who = rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.uid.as_raw());
-    let Request { args, cwd, env, config, state, colour, .. } = request;
-    let session = Session { peer, author: format!("uid {who}"), cwd, env, inside };
+    let Request { args, cwd, env, config, state, colour, screen, .. } = request;
+    let session = Session { peer, author: format!("uid {who}"), cwd, env, screen, inside };
     session::within(session, || guarded(|| obey(&args, config, state, colour)))
 }

@@ -2,7 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Decision, Deserialize, FlaggedSpan, Judged, Serialize, SeriesDef, Status, time};
+use hb_engine::NS_PER_SEC;
+use hb_engine::decision::Finding;
+
+use super::{
+    Band, Decision, Deserialize, Judged, Limits, ReportInput, Serialize, SeriesDef, SeriesTrack, Status, time,
+};
+
+/// Most flagged times of one series: a chart has no room for more, and the list of decisions has all.
+const MAX_TIMES: usize = 50;
+
+/// The share of the farthest excess that counts as having arrived.
+const ARRIVED: f64 = 0.9;
+
+/// Fewest flagged windows that tell how a series left its baseline.
+const MIN_ONSET_WINDOWS: usize = 3;
 
 /// A series that was not as expected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +27,8 @@ pub struct SeriesReport {
     pub label: String,
     /// The asset it belongs to.
     pub asset: String,
+    /// The check that flagged it, of several the one of its worst window.
+    pub check: String,
     /// Its place in the page.
     pub anchor: String,
     /// The worst status.
@@ -23,17 +39,33 @@ pub struct SeriesReport {
     pub first_flagged: String,
     /// End of the last of them, RFC 3339.
     pub last_flagged: String,
+    /// Whether the last window of its check was one of them.
+    pub is_flagged_last: bool,
+    /// How it left its baseline; null when that cannot be told.
+    pub onset: Option<Onset>,
     /// Its share in all that was found, 0 to 1.
     pub contribution: f64,
     /// What lay farthest beyond its limit.
     pub worst: Worst,
     /// What each rule said.
     pub findings: Vec<FindingSummary>,
+    /// Where the baseline has it; null without one.
+    pub band: Option<Band>,
+    /// Where the mean of a window meets the limits of the rule.
+    pub limits: Limits,
+    /// When it was flagged, in the order of time, at most 50.
+    pub flagged: Vec<FlaggedTime>,
+    /// Flagged times that are not listed.
+    pub flagged_left_out: u64,
+    /// The first case that was opened for it.
+    pub case: Option<String>,
 }
 
 /// The finding that lay farthest beyond its limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worst {
+    /// Id of the decision that holds it.
+    pub decision: String,
     /// End of the window, RFC 3339.
     pub at: String,
     /// Rule.
@@ -50,6 +82,15 @@ pub struct Worst {
     pub reason: String,
 }
 
+/// How a series left its baseline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Onset {
+    /// Whether it took no longer than one window.
+    pub sudden: bool,
+    /// From the end of the first flagged window to the first that lay nearly as far out as the farthest, seconds.
+    pub took_sec: i64,
+}
+
 /// What one rule said of one series.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingSummary {
@@ -63,6 +104,19 @@ pub struct FindingSummary {
     pub reason: String,
 }
 
+/// A time in which a series was flagged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlaggedTime {
+    /// Start of the first window, RFC 3339.
+    pub start: String,
+    /// End of the last window, RFC 3339.
+    pub end: String,
+    /// The status all of it has.
+    pub status: Status,
+    /// Why, as the first window says.
+    pub reason: String,
+}
+
 /// What is gathered of one series while the decisions are gone through.
 struct Gathered<'a> {
     def: &'a SeriesDef,
@@ -72,15 +126,25 @@ struct Gathered<'a> {
     last_window: Option<(&'a str, &'a str, i64)>,
     first_ns: i64,
     last_ns: i64,
+    is_flagged_last: bool,
     contribution: f64,
-    worst: (&'a hb_engine::decision::Finding, i64),
+    worst: (&'a Finding, Judged<'a>),
     findings: BTreeMap<(&'a str, Status), (u64, &'a str)>,
+    /// End and size of each flagged window, in the rule's terms, by check.
+    path: BTreeMap<&'a str, Vec<(i64, f64)>>,
 }
 
-/// The series that were not PASS, the worst first. `decisions` are in the order of time.
-pub(super) fn summarise(decisions: &[&Decision]) -> Vec<SeriesReport> {
+/// The series that were not PASS, the worst first. `judged` is in the order of time.
+pub(super) fn summarise(judged: &[Judged<'_>], input: &ReportInput<'_>) -> Vec<SeriesReport> {
     let mut all: BTreeMap<&SeriesDef, Gathered<'_>> = BTreeMap::new();
-    for decision in decisions {
+    let mut ends: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for Judged { decision, .. } in judged {
+        let end = ends.entry((&decision.check, &decision.asset)).or_insert(decision.end_ns);
+        *end = decision.end_ns.max(*end);
+    }
+    for &j in judged {
+        let decision: &Decision = j.decision;
+        let is_last = ends.get(&(decision.check.as_str(), decision.asset.as_str())) == Some(&decision.end_ns);
         for finding in decision.findings.iter().filter(|f| f.status != Status::Pass) {
             let g = all.entry(&finding.series).or_insert_with(|| Gathered {
                 def: &finding.series,
@@ -90,9 +154,11 @@ pub(super) fn summarise(decisions: &[&Decision]) -> Vec<SeriesReport> {
                 last_window: None,
                 first_ns: decision.start_ns,
                 last_ns: decision.end_ns,
+                is_flagged_last: false,
                 contribution: 0.0,
-                worst: (finding, decision.end_ns),
+                worst: (finding, j),
                 findings: BTreeMap::new(),
+                path: BTreeMap::new(),
             });
             let window = Some((decision.asset.as_str(), decision.check.as_str(), decision.end_ns));
             if g.last_window != window {
@@ -102,15 +168,22 @@ pub(super) fn summarise(decisions: &[&Decision]) -> Vec<SeriesReport> {
             g.status = g.status.max(finding.status);
             g.first_ns = g.first_ns.min(decision.start_ns);
             g.last_ns = g.last_ns.max(decision.end_ns);
+            g.is_flagged_last |= is_last;
             g.contribution += if finding.contribution.is_finite() { finding.contribution } else { 0.0 };
             if excess(finding) > excess(g.worst.0) {
-                g.worst = (finding, decision.end_ns);
+                g.worst = (finding, j);
             }
             g.findings.entry((&finding.rule, finding.status)).or_insert((0, &finding.reason)).0 += 1;
+            // A series without samples lies nowhere.
+            if let (Some(value), Some(_)) = (finding.value, finding.observed) {
+                g.path.entry(&decision.check).or_default().push((decision.end_ns, value.abs()));
+            }
         }
     }
     let total: f64 = all.values().map(|g| g.contribution).sum();
-    let mut series: Vec<SeriesReport> = all.into_values().map(|g| report(&g, total)).collect();
+    let tracks: BTreeMap<(&str, &str), &SeriesTrack> =
+        input.tracks.iter().map(|t| ((t.check.as_str(), t.label.as_str()), t)).collect();
+    let mut series: Vec<SeriesReport> = all.into_values().map(|g| report(&g, total, &tracks, input)).collect();
     // The sort is stable: among equals the order is that of the definition.
     series.sort_by(|a, b| b.status.cmp(&a.status).then(b.contribution.total_cmp(&a.contribution)));
     for (i, s) in series.iter_mut().enumerate() {
@@ -119,20 +192,32 @@ pub(super) fn summarise(decisions: &[&Decision]) -> Vec<SeriesReport> {
     series
 }
 
-fn report(g: &Gathered<'_>, total: f64) -> SeriesReport {
+fn report(
+    g: &Gathered<'_>,
+    total: f64,
+    tracks: &BTreeMap<(&str, &str), &SeriesTrack>,
+    input: &ReportInput<'_>,
+) -> SeriesReport {
     let (worst, at) = g.worst;
+    let (label, check) = (g.def.to_string(), &at.decision.check);
+    let track = tracks.get(&(check.as_str(), label.as_str()));
+    let spans = track.map(|t| t.flagged.as_slice()).unwrap_or_default();
+    let case = input.cases.iter().find(|c| c.asset == g.asset && c.check == *check);
     SeriesReport {
         series: g.def.clone(),
-        label: g.def.to_string(),
         asset: g.asset.to_owned(),
+        check: check.clone(),
         anchor: String::new(),
         status: g.status,
         windows_flagged: g.windows,
         first_flagged: time(g.first_ns),
         last_flagged: time(g.last_ns),
+        is_flagged_last: g.is_flagged_last,
+        onset: g.path.get(check.as_str()).and_then(|path| onset(path, at.decision)),
         contribution: if total > 0.0 { g.contribution / total } else { 0.0 },
         worst: Worst {
-            at: time(at),
+            decision: at.id.to_owned(),
+            at: time(at.decision.end_ns),
             rule: worst.rule.clone(),
             value: worst.value,
             limit: worst.limit,
@@ -150,43 +235,42 @@ fn report(g: &Gathered<'_>, total: f64) -> SeriesReport {
                 reason: reason.to_owned(),
             })
             .collect(),
+        band: track.and_then(|t| t.band).filter(|b| [b.p05, b.median, b.p95].iter().all(|v| v.is_finite())),
+        limits: track.map(|t| t.limits).unwrap_or_default(),
+        flagged: spans
+            .iter()
+            .take(MAX_TIMES)
+            .map(|s| FlaggedTime {
+                start: time(s.start_ns),
+                end: time(s.end_ns),
+                status: s.status,
+                reason: s.reason.clone(),
+            })
+            .collect(),
+        flagged_left_out: spans.len().saturating_sub(MAX_TIMES) as u64,
+        case: case.map(|c| c.id.clone()),
+        label,
     }
 }
 
+/// How a series came to lie where it lay farthest out; `path` is end and size of its flagged windows.
+fn onset(path: &[(i64, f64)], of: &Decision) -> Option<Onset> {
+    let farthest = path.iter().map(|p| p.1).fold(0.0, f64::max);
+    if path.len() < MIN_ONSET_WINDOWS || farthest <= 0.0 {
+        return None;
+    }
+    let arrived = path.iter().find(|p| p.1 >= ARRIVED * farthest)?.0;
+    let took_ns = arrived.saturating_sub(path[0].0);
+    // A window slides over a jump for as long as it is.
+    let window_ns = of.end_ns.saturating_sub(of.start_ns);
+    Some(Onset { sudden: took_ns <= window_ns, took_sec: took_ns / NS_PER_SEC })
+}
+
 /// How far beyond its limit, relative to it, the status first.
-fn excess(f: &hb_engine::decision::Finding) -> (Status, f64) {
+fn excess(f: &Finding) -> (Status, f64) {
     let ratio = match (f.value, f.limit) {
         (Some(value), Some(limit)) if limit != 0.0 => (value / limit).abs(),
         _ => 0.0,
     };
     (f.status, if ratio.is_nan() { 0.0 } else { ratio })
-}
-
-/// The times in which a series was not PASS, for its chart: windows that touch or overlap and have the same status are
-/// one span. In the order of time.
-pub fn flagged_spans(decisions: &[Judged<'_>], series: &SeriesDef) -> Vec<FlaggedSpan> {
-    let mut found: Vec<FlaggedSpan> = Vec::new();
-    for j in decisions {
-        let of_series = j.decision.findings.iter().filter(|f| f.series == *series && f.status != Status::Pass);
-        if let Some(worst) = of_series.max_by_key(|f| f.status) {
-            found.push(FlaggedSpan {
-                start_ns: j.decision.start_ns,
-                end_ns: j.decision.end_ns,
-                status: worst.status,
-                reason: worst.reason.clone(),
-            });
-        }
-    }
-    found.sort_by_key(|s| (s.status, s.start_ns, s.end_ns));
-    let mut merged: Vec<FlaggedSpan> = Vec::new();
-    for span in found {
-        match merged.last_mut() {
-            Some(last) if last.status == span.status && span.start_ns <= last.end_ns => {
-                last.end_ns = last.end_ns.max(span.end_ns);
-            }
-            _ => merged.push(span),
-        }
-    }
-    merged.sort_by_key(|s| (s.start_ns, s.end_ns, s.status));
-    merged
 }

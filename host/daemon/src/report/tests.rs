@@ -2,6 +2,8 @@ use hb_engine::NS_PER_SEC;
 use hb_engine::decision::{BaselineRef, Counts, Finding, InputsRef, Mode};
 use hb_engine::series::SeriesKind;
 
+use crate::case::Case;
+
 use super::*;
 
 /// 2026-01-01T00:00:00Z.
@@ -51,14 +53,26 @@ fn decision(asset: &str, minute: i64, status: Status, findings: Vec<Finding>) ->
 }
 
 fn build(decisions: &[Decision]) -> Report {
+    build_with(decisions, &[], &[])
+}
+
+fn build_with(decisions: &[Decision], tracks: &[SeriesTrack], cases: &[Case]) -> Report {
     let ids: Vec<String> = (0..decisions.len()).map(|i| format!("d{i}")).collect();
     let judged: Vec<Judged<'_>> = decisions.iter().zip(&ids).map(|(decision, id)| Judged { id, decision }).collect();
+    let facts = BaselineFacts {
+        start_ns: T0 - 90_000 * NS_PER_SEC,
+        end_ns: T0 - 86_400 * NS_PER_SEC,
+        series: 4,
+        sources: vec!["clean".into()],
+    };
     Report::build(&ReportInput {
         run_id: "run-7",
         correlation_id: "c-1",
         made_at_ns: T0 + 7_200 * NS_PER_SEC,
         decisions: &judged,
-        baseline_made_at_ns: Some(T0 - 86_400 * NS_PER_SEC),
+        tracks,
+        baselines: &BTreeMap::from([(Hash::of(b"b"), facts)]),
+        cases,
         artifact_ref: "normalized_metrics.csv",
         report_ref: "drift_report.html",
     })
@@ -87,6 +101,7 @@ fn story() -> Vec<Decision> {
 
 fn track(label: &SeriesDef, spans: Vec<FlaggedSpan>) -> SeriesTrack {
     SeriesTrack {
+        check: "quick".into(),
         label: label.to_string(),
         unit: label.unit.clone(),
         points: (5..60)
@@ -97,38 +112,99 @@ fn track(label: &SeriesDef, spans: Vec<FlaggedSpan>) -> SeriesTrack {
             .collect(),
         flagged: spans,
         band: Some(Band { p05: 27.2, median: 28.0, p95: 28.9 }),
+        limits: Limits { drift: Some(Range { low: 26.5, high: 29.5 }), fail: None },
     }
 }
 
 #[test]
 fn the_report_names_the_worst_series_first_and_says_where_to_look() {
-    let r = build(&story());
+    let decisions = story();
+    let case = Case::open(Hash::of(b"d"), &decisions[60], 7);
+    let spans = |def: &SeriesDef| {
+        let judged: Vec<Judged<'_>> = decisions.iter().map(|decision| Judged { id: "", decision }).collect();
+        flagged_spans(&judged, def)
+    };
+    let (bus, idle) = (series("bus_voltage", "p1"), series("idle", "p2"));
+    let tracks = [track(&bus, spans(&bus)), track(&idle, vec![])];
+    let r = build_with(&decisions, &tracks, std::slice::from_ref(&case));
     assert_eq!(
         r.status_sentence,
-        "FAIL: bus_voltage{asset=p1} was flagged in 21 windows from 2026-01-01T00:15:00Z to 2026-01-01T00:40:00Z: z -13 \
-         beyond 8. 1 more series was flagged."
+        "FAIL: 2 of 4 series drifted on p1 from 2026-01-01 00:15 to 00:40 UTC; worst: bus_voltage{asset=p1}: z -13 \
+         beyond 8."
     );
     assert_eq!(r.windows, WindowCounts { total: 110, pass: 89, drift: 5, fail: 16, ..WindowCounts::default() });
     assert_eq!((r.primary_issue.as_deref(), r.assets.len(), r.decisions.len()), (Some("bus_voltage"), 2, 21));
     let labels: Vec<(&str, Status, u64)> =
         r.series.iter().map(|s| (s.label.as_str(), s.status, s.windows_flagged)).collect();
     assert_eq!(labels, [("bus_voltage{asset=p1}", Status::Fail, 21), ("cpu_temp{asset=p1}", Status::Drift, 16)]);
-    assert!((r.series[0].contribution - 17.0 / 21.0).abs() < 1e-12);
-    assert_eq!((r.series[0].worst.value, r.series[0].worst.at.as_str()), (Some(-13.0), "2026-01-01T00:40:00Z"));
-    assert_eq!(r.baseline.as_ref().unwrap().age_sec, Some(93_600));
+    let worst = &r.series[0];
+    assert!((worst.contribution - 17.0 / 21.0).abs() < 1e-12);
+    assert_eq!((worst.worst.value, worst.worst.at.as_str()), (Some(-13.0), "2026-01-01T00:40:00Z"));
+    assert_eq!(worst.onset, Some(Onset { sudden: false, took_sec: 480 }));
+    assert_eq!(r.series[1].onset, Some(Onset { sudden: true, took_sec: 0 }));
+    assert_eq!((worst.case.as_ref(), worst.band, worst.limits), (Some(&case.id), tracks[0].band, tracks[0].limits));
+    let times: Vec<(&str, Status)> = worst.flagged.iter().map(|f| (f.end.as_str(), f.status)).collect();
+    assert_eq!(times, [("2026-01-01T00:24:00Z", Status::Drift), ("2026-01-01T00:40:00Z", Status::Fail)]);
+    let baseline = r.baseline.as_ref().unwrap();
+    assert_eq!((baseline.age_sec, baseline.series), (Some(86_400 + 59 * 60), Some(4)));
     assert_eq!(r.evidence_links[0].report_ref, "drift_report.html#series-1");
+    assert_eq!(r.cases[0].commands[1], format!("hb export evidence-pack --case {} --out packs", case.id));
     assert_eq!(
         r.investigation_hints,
         [
-            "bus_voltage{asset=p1} was flagged first, from 2026-01-01T00:15:00Z; cpu_temp{asset=p1} followed from \
-             2026-01-01T00:20:00Z.",
+            "bus_voltage{asset=p1} was flagged first, from 2026-01-01 00:15 UTC; cpu_temp{asset=p1} followed from \
+             2026-01-01 00:20 UTC.",
             "Only asset p1 of 2 is affected: compare it with the others.",
+            "bus_voltage{asset=p1} moved away over 8 min: look for wear, fouling, load or a sensor that drifts.",
+            "cpu_temp{asset=p1} jumped within one window: look for what was changed or failed at about 2026-01-01 00:20 \
+             UTC.",
             "bus_voltage{asset=p1} makes up 81 % of all that was found: begin there.",
-            "All series have been within limits again since 2026-01-01T00:40:00Z.",
+            "All series have been within limits again since 2026-01-01 00:40 UTC.",
         ]
     );
     let back: Report = serde_json::from_str(&r.to_json()).unwrap();
     assert_eq!(back, r);
+}
+
+#[test]
+fn what_still_drifts_is_told_in_the_present() {
+    let bus = series("bus_voltage", "p1");
+    let bad = |asset: &str, status| decision(asset, 5, status, vec![finding(&series("x", asset), status, 9.0, 1.0)]);
+    for (decisions, want) in [
+        (vec![bad("p1", Status::Drift)], "DRIFT: 1 of 2 series drifts on p1 since 2026-01-01 00:00 UTC; worst: "),
+        (
+            vec![bad("p1", Status::Fail), bad("p2", Status::Fail)],
+            "FAIL: 2 of 4 series drift on p1 and p2 since 2026-01-01 00:00 UTC; worst: ",
+        ),
+        (
+            (0..5).map(|i| bad(&format!("p{i}"), Status::Fail)).collect(),
+            "FAIL: 5 of 10 series drift on all 5 assets since 2026-01-01 00:00 UTC; worst: ",
+        ),
+        (
+            vec![bad("p1", Status::Error)],
+            "ERROR: 1 of 2 series could not be judged on p1 because a rule failed since 2026-01-01 00:00 UTC; worst: ",
+        ),
+        (
+            vec![bad("p1", Status::NoData)],
+            "NO_DATA: 1 of 2 series could not be judged on p1 for want of data since 2026-01-01 00:00 UTC; worst: ",
+        ),
+        (
+            vec![decision(
+                "p1",
+                5,
+                Status::Fail,
+                vec![
+                    finding(&bus, Status::Fail, 9.0, 0.5),
+                    finding(&series("b", "p1"), Status::Error, 1.0, 0.2),
+                    finding(&series("c", "p1"), Status::NoData, 1.0, 0.2),
+                ],
+            )],
+            "FAIL: 1 of 3 series drifts on p1 since 2026-01-01 00:00 UTC; 2 more could not be judged; worst: ",
+        ),
+    ] {
+        let sentence = build(&decisions).status_sentence;
+        assert!(sentence.starts_with(want), "{sentence}");
+    }
 }
 
 #[test]
@@ -139,6 +215,7 @@ fn the_order_of_the_decisions_does_not_matter() {
     // The ids follow the decisions, only their order differs.
     let strip = |mut r: Report| {
         r.decisions.iter_mut().for_each(|d| d.id.clear());
+        r.series.iter_mut().for_each(|s| s.worst.decision.clear());
         r
     };
     assert_eq!(strip(build(&ordered)), strip(build(&shuffled)));
@@ -191,23 +268,75 @@ fn flagged_windows_that_touch_are_one_span() {
     assert_eq!(short, [(15, 24, Status::Drift), (20, 40, Status::Fail)]);
 }
 
+/// Names that would be something else than text where text is not made harmless.
+const NAUGHTY: &[&str] = &[
+    "<script>alert(1)</script>\u{202e}\x1b[31m\"'&",
+    "\"><img src=x onerror=alert(1)>",
+    "' onmouseover='alert(1)' x='",
+    "</title></style></svg><style>*{display:none}</style>",
+    "--><!-- ]]><![CDATA[ <?xml ?>",
+    "&lt;script&gt;&#60;b&#62;",
+    "javascript:alert(1)",
+    "<a href=\"https://example.invalid\">here</a>",
+    "{{7*7}} ${7*7} <%= 7*7 %>",
+    "Ω≈ç√ 田中さん \u{202b}test\u{feff} é\u{301}\u{301}\u{301}",
+    "\u{0}\u{8}\u{9f}\r\n\t",
+];
+
+/// The page of a report in which every text from outside is this one.
+fn page_of(text: &str) -> String {
+    let def = SeriesDef::new(text, text, SeriesKind::Gauge, [("asset".to_owned(), text.to_owned())]).unwrap();
+    let mut decisions: Vec<Decision> = (5..9)
+        .map(|m| {
+            let mut bad = finding(&def, Status::Fail, 9.0, 1.0);
+            (bad.reason, bad.rule) = (text.into(), text.into());
+            let mut d = decision(text, m, Status::Fail, vec![bad]);
+            d.check = text.into();
+            d
+        })
+        .collect();
+    decisions[0].baseline.as_mut().unwrap().tag = text.into();
+    let case = Case::open(Hash::of(b"d"), &decisions[0], 7);
+    let span = FlaggedSpan {
+        start_ns: T0,
+        first_end_ns: T0,
+        end_ns: T0 + NS_PER_SEC,
+        status: Status::Fail,
+        reason: text.into(),
+    };
+    let mut tracks = [track(&def, vec![span]), track(&series(text, "other"), vec![])];
+    for t in &mut tracks {
+        (t.check, t.unit) = (text.into(), text.into());
+    }
+    render(&build_with(&decisions, &tracks, &[case]), &tracks)
+}
+
+/// Every tag of a page with the names of its attributes.
+fn skeleton(page: &str) -> Vec<String> {
+    let tags = page.split('<').skip(1).map(|rest| rest.split_once('>').unwrap().0);
+    tags.map(|tag| {
+        // Between quotes lie values; what is left are names.
+        let names: Vec<&str> = tag.split('"').step_by(2).collect();
+        names.join("\"\"")
+    })
+    .collect()
+}
+
 #[test]
 fn the_page_is_one_file_in_which_foreign_text_does_nothing() {
-    let evil = "<script>alert(1)</script>\u{202e}\x1b[31m\"'&";
-    let def = series(evil, evil);
-    let mut bad = finding(&def, Status::Fail, 9.0, 1.0);
-    bad.reason = evil.into();
-    bad.rule = evil.into();
-    let mut d = decision(evil, 5, Status::Fail, vec![bad]);
-    d.check = evil.into();
-    let r = build(&[d]);
-    let span = FlaggedSpan { start_ns: T0, end_ns: T0 + NS_PER_SEC, status: Status::Fail, reason: evil.into() };
-    let mut t = track(&def, vec![span]);
-    t.unit = evil.into();
-    let page = render(&r, &[t, track(&series(evil, "other"), vec![])]);
-    for banned in ["<script", "\u{202e}", "\x1b", "http://", "https://", "NaN", "=\"'"] {
-        assert!(!page.contains(banned), "{banned}");
+    let harmless = skeleton(&page_of("flow"));
+    assert!(harmless.len() > 150 && harmless.iter().any(|tag| tag.starts_with("path class")), "{harmless:?}");
+    for text in NAUGHTY {
+        let page = page_of(text);
+        assert_eq!(skeleton(&page), harmless, "{text}");
+        let places = ["href", "src", "url", "xlink"].map(|word| format!("{word}=\""));
+        let links = places.iter().flat_map(|p| page.split(p.as_str()).skip(1));
+        assert!(links.clone().count() > 0 && links.into_iter().all(|l| l.starts_with('#')), "{text}");
+        for banned in ["<script", "\u{202e}", "\u{202b}", "\x1b", "\u{0}", "NaN", "=\"'"] {
+            assert!(!page.contains(banned), "{banned} of {text}");
+        }
     }
+    let page = page_of(NAUGHTY[0]);
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}\\u{1b}[31m&quot;'&amp;"));
 }
 
@@ -222,9 +351,10 @@ fn the_same_case_gives_the_same_page_with_a_table_behind_each_chart() {
     assert_eq!(page, render(&build(&decisions), &tracks));
     assert_eq!(page.matches("role=\"img\"").count(), 3);
     assert_eq!(page.matches("<summary>Numbers of").count(), 3);
-    let order: Vec<usize> = ["Flagged series<", "id=\"series-1\"", "id=\"series-2\"", "as expected<", "flow{asset=p2}"]
-        .map(|text| page.find(text).unwrap())
-        .to_vec();
+    let order: Vec<usize> =
+        ["Flagged series<", "id=\"series-1\"", "id=\"series-2\"", "as expected<", "<h3>flow{asset=p2}"]
+            .map(|text| page.find(text).unwrap())
+            .to_vec();
     assert!(order.is_sorted(), "{order:?}");
     if let Some(path) = std::env::var_os("HB_WRITE_REPORT") {
         std::fs::write(path, &page).unwrap();
@@ -238,11 +368,18 @@ fn large_reports_stay_small() {
         .map(|m| decision("a", m, Status::Drift, vec![finding(&many[m as usize % 300], Status::Drift, 5.0, 1.0)]))
         .collect();
     let r = build(&decisions);
-    assert_eq!((r.decisions.len(), r.decisions_left_out, r.series.len()), (MAX_LISTED_DECISIONS, 200, 300));
+    assert_eq!((r.decisions.len(), r.left_out.decisions, r.series.len()), (MAX_LISTED_DECISIONS, 200, 300));
     let tracks: Vec<SeriesTrack> = many.iter().map(|s| track(s, vec![])).collect();
     let page = render(&r, &tracks);
     assert_eq!(page.matches("role=\"img\"").count(), html::MAX_FLAGGED_CHARTS);
-    assert!(page.contains("260 more flagged series are not shown"), "{}", page.len());
+    for left_out in [
+        "<li>200 flagged series are not in the table;",
+        "<li>260 flagged series have no chart;",
+        "<li>1000 decisions are not listed;",
+    ] {
+        assert!(page.contains(left_out), "{left_out}");
+    }
+    assert!(page.len() < 3_000_000, "{}", page.len());
 }
 
 #[test]
@@ -260,5 +397,10 @@ fn numbers_are_short() {
         (f64::NAN, "–"),
     ] {
         assert_eq!(number(value), want);
+    }
+    for (value, want) in
+        [(66.641, "66.64"), (0.764_596, "0.7646"), (2_949.9, "2950"), (123_456.7, "123457"), (-1.0, "-1")]
+    {
+        assert_eq!(short(value), want);
     }
 }

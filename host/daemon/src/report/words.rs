@@ -1,4 +1,4 @@
-//! The report in words: one sentence on what happened, and hints on where to look next.
+//! The report in words: one sentence on what happened, hints on where to look next, and times as people say them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,40 +15,142 @@ const MAX_NAMES: usize = 5;
 /// Characters of a rule's reason that a sentence quotes.
 const REASON_CHARS: usize = 300;
 
-/// What happened, in one or two sentences.
+/// Most assets that a sentence names.
+const MAX_PLACES: usize = 3;
+
+/// Characters of an asset's name that a sentence quotes.
+const NAME_CHARS: usize = 60;
+
+/// Most series whose onset is told: the first ones are the ones to look at.
+const MAX_ONSETS: usize = 3;
+
+/// What happened, in one sentence with the status first.
 pub(super) fn sentence(r: &Report) -> String {
-    let w = &r.windows;
-    if w.total == 0 {
-        return "NO_DATA: no window was judged.".into();
-    }
-    let Some(first) = r.series.first() else {
-        return match r.status {
-            Status::Pass => format!("PASS: {} within limits.", all_of(w.total, "window")),
-            status => {
-                format!("{status}: {} {}, and no series says why.", counted(of(w, status), "window"), what(status))
-            }
-        };
-    };
-    // Writing to a String cannot fail.
-    let mut text = format!(
-        "{}: {} was flagged in {} from {} to {}",
-        r.status,
-        neutralise(&first.label),
-        counted(first.windows_flagged, "window"),
-        first.first_flagged,
-        first.last_flagged,
-    );
-    let reason = first.worst.reason.trim().trim_end_matches('.');
-    if !reason.is_empty() {
-        let _ = write!(text, ": {}", clip(reason, REASON_CHARS));
+    let mut text = format!("{}: {}", r.status, headline(r));
+    if let Some(worst) = worst(r) {
+        text.push_str("; worst: ");
+        text.push_str(&worst);
     }
     text.push('.');
-    let more = r.series.len() as u64 - 1;
-    if more > 0 {
-        let verb = if more == 1 { "was" } else { "were" };
-        let _ = write!(text, " {more} more series {verb} flagged.");
+    text
+}
+
+/// How many series did what, where and since when; without a stop.
+pub(super) fn headline(r: &Report) -> String {
+    let w = &r.windows;
+    if w.total == 0 {
+        return "no window was judged".into();
+    }
+    if r.series.is_empty() {
+        return match r.status {
+            Status::Pass => format!("{} within limits", all_of(w.total, "window")),
+            status => format!("{} {}, and no series says why", counted(of(w, status), "window"), what(status)),
+        };
+    }
+    let count = |wanted: &[Status]| r.series.iter().filter(|s| wanted.contains(&s.status)).count() as u64;
+    let drifting = count(&[Status::Drift, Status::Fail]);
+    let (broken, empty) = (count(&[Status::Error]), count(&[Status::NoData]));
+    let now = r.series.iter().any(|s| s.is_flagged_last);
+    let (n, verb, reason) = match (drifting, broken) {
+        (0, 0) => (empty, "could not be judged", " for want of data"),
+        (0, _) => (broken, "could not be judged", " because a rule failed"),
+        (1, _) if now => (1, "drifts", ""),
+        (_, _) if now => (drifting, "drift", ""),
+        _ => (drifting, "drifted", ""),
+    };
+    let mut text = format!("{n} of {} {verb} on {}{reason}{}", counted(r.series_judged, "series"), places(r), when(r));
+    let others = broken + empty - if drifting == 0 { n } else { 0 };
+    if others > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {others} more could not be judged");
     }
     text
+}
+
+/// The series that most deserves a look and why, without a stop.
+pub(super) fn worst(r: &Report) -> Option<String> {
+    let first = r.series.first()?;
+    let reason = first.worst.reason.trim().trim_end_matches('.');
+    let label = neutralise(&first.label);
+    Some(if reason.is_empty() { label.into_owned() } else { format!("{label}: {}", clip(reason, REASON_CHARS)) })
+}
+
+/// A time of the report for people: `2026-01-01 10:42 UTC`.
+pub(crate) fn moment(rfc3339: &str) -> String {
+    match clock(rfc3339) {
+        Some((day, clock)) => format!("{day} {clock} UTC"),
+        None => rfc3339.to_owned(),
+    }
+}
+
+/// Two times of the report for people; the day is not repeated.
+pub(crate) fn moments(start: &str, end: &str) -> String {
+    match (clock(start), clock(end)) {
+        (Some((day, from)), Some((same, to))) if day == same => format!("{day} {from} to {to} UTC"),
+        (Some((day, from)), Some((other, to))) => format!("{day} {from} to {other} {to} UTC"),
+        _ => format!("{start} to {end}"),
+    }
+}
+
+/// Two times of the report where its day is known: `10:42 to 10:59`, with the day only where it is another.
+pub(super) fn moments_of(day: &str, start: &str, end: &str) -> String {
+    format!("{} to {}", moment_of(day, start), moment_of(day, end))
+}
+
+/// A time of the report where its day is known.
+pub(super) fn moment_of(day: &str, rfc3339: &str) -> String {
+    match clock(rfc3339) {
+        Some((same, clock)) if day.starts_with(same) => clock.to_owned(),
+        Some((other, clock)) => format!("{other} {clock}"),
+        None => rfc3339.to_owned(),
+    }
+}
+
+/// Day and time of day, without seconds where there are none.
+fn clock(rfc3339: &str) -> Option<(&str, &str)> {
+    let (day, rest) = rfc3339.split_once('T')?;
+    let rest = rest.strip_suffix('Z')?;
+    Some((day, rest.strip_suffix(":00").filter(|hm| hm.len() == 5).unwrap_or(rest)))
+}
+
+/// A span of seconds in its two largest units, as `2 h 5 min`.
+pub(crate) fn age(seconds: i64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let mut left = seconds.max(0);
+    let mut parts = Vec::new();
+    for (unit, name) in units[first..].iter().take(2) {
+        let n = left / unit;
+        left %= unit;
+        if n > 0 || parts.is_empty() {
+            parts.push(format!("{n} {name}"));
+        }
+    }
+    parts.join(" ")
+}
+
+/// The assets that are affected.
+fn places(r: &Report) -> String {
+    let assets: BTreeSet<&str> = r.series.iter().map(|s| s.asset.as_str()).collect();
+    let named: Vec<String> = assets.iter().take(MAX_PLACES).map(|a| clip(a, NAME_CHARS).into_owned()).collect();
+    match (assets.len(), named.as_slice()) {
+        (_, []) => "no asset".into(),
+        (_, [one]) if one.is_empty() => "an asset without a name".into(),
+        (n, _) if n > MAX_PLACES && n == r.assets.len() => format!("all {n} assets"),
+        (n, _) if n > MAX_PLACES => format!("{n} of {} assets", r.assets.len()),
+        (_, [one]) => one.clone(),
+        (_, [most @ .., last]) => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// Since when, or from when to when.
+fn when(r: &Report) -> String {
+    let first = r.series.iter().map(|s| s.first_flagged.as_str()).min().unwrap_or_default();
+    if r.series.iter().any(|s| s.is_flagged_last) {
+        return format!(" since {}", moment(first));
+    }
+    let last = r.series.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
+    format!(" from {}", moments(first, last))
 }
 
 /// Where to look next, the most telling first.
@@ -64,9 +166,11 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
         ));
     }
     let unseen: Vec<&SeriesReport> = r.series.iter().filter(|s| s.worst.observed.is_none()).collect();
-    if !unseen.is_empty() {
+    if let Some(first) = unseen.first() {
+        let reason = clip(first.worst.reason.trim().trim_end_matches('.'), REASON_CHARS);
+        let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
         hints.push(format!(
-            "{} gave no samples: check sensor, source and mapping before the machine itself.",
+            "{} gave no samples{reason}: check sensor, source and mapping before the machine itself.",
             names(&unseen)
         ));
     }
@@ -80,6 +184,7 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
             r.assets.len()
         ));
     }
+    hints.extend(r.series.iter().filter_map(onset).take(MAX_ONSETS));
     if let Some(s) = r.series.iter().find(|s| s.contribution >= 0.8).filter(|_| r.series.len() > 1) {
         hints.push(format!(
             "{} makes up {} % of all that was found: begin there.",
@@ -87,12 +192,9 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
             number((s.contribution * 100.0).round())
         ));
     }
-    if let Some(end) = r.span.as_ref().map(|s| &s.end) {
-        let back: Vec<&SeriesReport> = r.series.iter().filter(|s| s.last_flagged < *end).collect();
-        if !back.is_empty() && back.len() == r.series.len() {
-            let last = back.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
-            hints.push(format!("All series have been within limits again since {last}."));
-        }
+    if !r.series.is_empty() && !r.series.iter().any(|s| s.is_flagged_last) {
+        let last = r.series.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
+        hints.push(format!("All series have been within limits again since {}.", moment(last)));
     }
     let counts = &r.samples;
     for (n, what) in [
@@ -121,17 +223,32 @@ fn together(r: &Report, hints: &mut Vec<String>) {
         r.series.iter().partition(|s| s.first_flagged == earliest);
     if first.len() > 1 {
         hints.push(format!(
-            "{} were first flagged in the same window, from {earliest}: look for a common cause.",
-            names(&first)
+            "{} were first flagged in the same window, from {}: look for a common cause.",
+            names(&first),
+            moment(earliest)
         ));
     } else if let Some(next) = later.iter().min_by_key(|s| &s.first_flagged) {
         hints.push(format!(
-            "{} was flagged first, from {earliest}; {} followed from {}.",
+            "{} was flagged first, from {}; {} followed from {}.",
             names(&first),
+            moment(earliest),
             neutralise(&next.label),
-            next.first_flagged
+            moment(&next.first_flagged)
         ));
     }
+}
+
+/// What the way in which a series left its baseline points to.
+fn onset(s: &SeriesReport) -> Option<String> {
+    let onset = s.onset.as_ref()?;
+    let label = neutralise(&s.label);
+    Some(if onset.sudden {
+        let at = moment(&s.first_flagged);
+        format!("{label} jumped within one window: look for what was changed or failed at about {at}.")
+    } else {
+        let took = age(onset.took_sec);
+        format!("{label} moved away over {took}: look for wear, fouling, load or a sensor that drifts.")
+    })
 }
 
 fn names(series: &[&SeriesReport]) -> String {
@@ -167,7 +284,7 @@ fn what(status: Status) -> &'static str {
 }
 
 fn counted(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    format!("{n} {what}{}", if n == 1 || what.ends_with('s') { "" } else { "s" })
 }
 
 fn all_of(n: u64, what: &str) -> String {

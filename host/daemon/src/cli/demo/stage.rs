@@ -204,11 +204,11 @@ impl Stage {
 
     /// Commands for whoever wants to see more.
     pub(super) fn look_further(&self, case: Option<&str>) -> String {
-        let mut text = format!("\nLook further:\n\n  cd {}\n", self.dir.display());
+        let (dir, hb) = (self.dir.display(), self.exe.display());
+        let mut text = format!("\nLook further:\n\n  cd {dir}\n");
         if let Some(case) = case {
-            text.push_str(&format!("  xdg-open evidence_packs/evidence_{case}/data/drift_report.html\n"));
+            text.push_str(&format!("  {hb} explain {case}\n  {hb} report open {case}\n"));
         }
-        let hb = self.exe.display();
         text.push_str(&format!("  {hb} status\n  {hb} alert list --all\n  {hb} log show | less\n"));
         text
     }
