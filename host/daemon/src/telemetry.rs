@@ -504,7 +504,7 @@ mod tests {
         vitals.reloaded("active");
         vitals.alert("firing", 1);
         let counts = METRICS.iter().filter(|m| m.name.starts_with("hb_transport_")).map(|m| (m.id, 1)).collect();
-        let reading = Reading { fault: None, counts };
+        let reading = Reading { counts, ..Reading::default() };
         vitals.source_down("s", "plugin", "x");
         vitals.source_up("s", Some(Box::new(move || reading.clone())));
         vitals.took("s", &Taken { frames: 1, clock_ns: Some(1), ..Taken::default() });

@@ -101,7 +101,13 @@ pub const METRICS: &[Metric] = &[
         SOURCE,
         "Wall clock minus event clock of a source: its age of what was taken last, silence included.",
     ),
-    metric(Id::QueueDepth, Gauge, "hb_queue_depth", SOURCE, "Frames handed over by a source and not durable yet."),
+    metric(
+        Id::QueueDepth,
+        Gauge,
+        "hb_queue_depth",
+        SOURCE,
+        "Frames that a source has cut and that are not durable yet: in queues, at the normalizers, in the next commit.",
+    ),
     metric(Id::SourceUp, Gauge, "hb_source_up", SOURCE, "1 when a source is read and its transport stands, else 0."),
     metric(Id::SourceRestarts, Counter, "hb_source_restarts_total", SOURCE, "Starts of a source after its first."),
     metric(
