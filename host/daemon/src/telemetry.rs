@@ -80,6 +80,10 @@ pub struct Durable {
     pub dead: u64,
     /// Entries of the log now.
     pub log_entries: u64,
+    /// What became of alerts: `firing`, `resolved`.
+    pub alerts: Vec<&'static str>,
+    /// Alerts that fire now, when something became of one.
+    pub firing: Option<u64>,
 }
 
 /// The numbers and reasons of one daemon.
@@ -203,6 +207,11 @@ impl Vitals {
         self.cases.fetch_add(durable.cases, Relaxed);
         self.dead_letters.fetch_add(durable.dead, Relaxed);
         self.log_entries.store(durable.log_entries, Relaxed);
+        if let Some(firing) = durable.firing {
+            let mut seldom = self.seldom();
+            durable.alerts.iter().for_each(|status| *seldom.alerts.entry(status).or_default() += 1);
+            seldom.alerts_firing = firing;
+        }
         for source in self.sources().values() {
             source.durable();
         }
@@ -229,13 +238,6 @@ impl Vitals {
     /// This holds the daemon up no longer.
     pub fn release(&self, what: &str) {
         self.seldom().held.remove(what);
-    }
-
-    /// An alert began to fire or was resolved, and this many fire now.
-    pub fn alert(&self, status: &'static str, firing: u64) {
-        let mut seldom = self.seldom();
-        *seldom.alerts.entry(status).or_default() += 1;
-        seldom.alerts_firing = firing;
     }
 
     /// This many alerts fire, as a new daemon finds them.
@@ -502,7 +504,7 @@ mod tests {
         let vitals = Vitals::new();
         vitals.outbox("hook", 2);
         vitals.reloaded("active");
-        vitals.alert("firing", 1);
+        vitals.committed(&Durable { alerts: vec!["firing"], firing: Some(1), ..Durable::default() });
         let counts = METRICS.iter().filter(|m| m.name.starts_with("hb_transport_")).map(|m| (m.id, 1)).collect();
         let reading = Reading { counts, ..Reading::default() };
         vitals.source_down("s", "plugin", "x");

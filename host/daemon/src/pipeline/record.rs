@@ -39,7 +39,7 @@ use crate::generation::history::History;
 use crate::keys::Signer;
 use crate::policy::PolicySet;
 use crate::state::{Commit, DeadRow, DeliveryRows, FrameBlock, JournalRow, NewEntry, QuarantineRow, State};
-use crate::telemetry::Vitals;
+use crate::telemetry::{Durable, Vitals};
 
 /// The lane of what sources bring; other lanes are offline runs.
 pub const LIVE: &str = "live";
@@ -231,6 +231,7 @@ impl Recorder {
         if self.engine.core().generation != Some(generation.hash) {
             self.turn_to(generation, "hb", reason)?;
         }
+        self.retire_alerts();
         self.refresh_baselines()?;
         self.pending.floor = Some(self.floor);
         self.pending.compared = Some(Compared::now(self.engine.core()));
@@ -480,7 +481,9 @@ impl Recorder {
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
         // Whoever delivers is told first: an alert waits for nobody.
         self.bell.iter().filter(|_| has_documents).for_each(|bell| bell());
-        self.vitals.committed(&news.durable(begin.elapsed(), &self.outcome, dead, committed.checkpoint.size));
+        let (took, log_entries) = (begin.elapsed(), committed.checkpoint.size);
+        let firing = self.alerting.as_ref().filter(|_| !news.alerts.is_empty()).map(Alerting::firing);
+        self.vitals.committed(&Durable { took, dead, log_entries, firing, ..news.durable(&self.outcome) });
         news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);

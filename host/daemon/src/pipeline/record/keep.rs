@@ -55,7 +55,7 @@ impl Recorder {
     }
 
     /// Where the newest clock of the sources stands, ns.
-    fn clock_ns(&self) -> Option<i64> {
+    pub(super) fn clock_ns(&self) -> Option<i64> {
         self.engine.core().ticks.values().max().copied()
     }
 

@@ -33,7 +33,8 @@ impl Recorder {
         // Plugins at work know the series by the numbers of the table there is: it begins with what is stored.
         self.book = before.book;
         (self.bell, self.exports, self.schedule) = (before.bell, before.exports, before.schedule);
-        (self.commits, self.vitals) = (before.commits, before.vitals);
+        self.commits = before.commits;
+        self.watched_by(before.vitals);
         (self.taken, self.durable) = (before.taken, before.durable);
         if has_landed {
             self.taken.drain(..before.tried);
