@@ -2,9 +2,10 @@
 //! lost, nothing is doubled, and each answer is the truth.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
-use std::process::{Child, ChildStdin};
+use std::process::{Child, ChildStdin, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -166,6 +167,37 @@ fn what_cannot_change_at_run_time_is_refused_with_its_place() {
         assert!(refused.stderr.contains(&format!("hb.yaml:{line}")), "{refused:#?}");
         assert!(refused.stderr.contains("restart the daemon"), "{refused:#?}");
     }
+}
+
+#[test]
+fn caps_hold_as_soon_as_they_are_reloaded() {
+    let live = Live::start();
+    let text = config(&live.broker, live.port, &Variant::default());
+    let caps = || {
+        let usage = live.hb.json(&["status", "--config", ASK])["usage"].clone();
+        ["state_cap_bytes", "log_cap_bytes"]
+            .map(|name| usage[name].as_u64().unwrap_or_else(|| panic!("{usage:#}")) >> 20)
+    };
+    for (state_mb, log_mb) in [(64, 4), (256, 128)] {
+        let limits = format!("limits: {{ max_state_mb: {state_mb}, max_audit_log_mb: {log_mb}, ");
+        live.hb.write("hb.yaml", &text.replace("limits: { ", &limits));
+        live.hb.done(&["reload"]);
+        assert_eq!(caps(), [state_mb, log_mb]);
+    }
+}
+
+#[test]
+fn an_end_does_not_wait_for_a_reload() {
+    let mut live = Live::start();
+    // A config that is read until somebody has written it whole.
+    std::fs::remove_file(live.hb.path("hb.yaml")).unwrap();
+    assert!(Command::new("mkfifo").arg(live.hb.path("hb.yaml")).status().unwrap().success());
+    live.running.signal("HUP");
+    live.running.wait_for("asked to reload", 1);
+    // Opened when somebody reads it.
+    let unfinished = File::options().write(true).open(live.hb.path("hb.yaml")).unwrap();
+    live.running.end();
+    drop(unfinished);
 }
 
 #[test]
