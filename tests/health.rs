@@ -1,6 +1,7 @@
 //! What a running daemon says of itself: whether it lives and is ready, its numbers, its lines.
 
 mod exposition;
+mod full_log;
 pub(crate) mod http;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -118,6 +118,8 @@ struct Seldom {
     alerts_firing: u64,
     outbox: BTreeMap<String, u64>,
     reloads: BTreeMap<&'static str, u64>,
+    /// Bytes of the log, what it is allowed, and whether nothing of it may go.
+    log: (u64, u64, bool),
     /// What was told of refused telemetry, and when.
     told: BTreeMap<String, [u64; 4]>,
     told_at: Option<Instant>,
@@ -250,6 +252,11 @@ impl Vitals {
         self.seldom().outbox.insert(sink.to_owned(), waiting);
     }
 
+    /// The log needs so many bytes of what it is allowed; `is_full` when it takes nothing more.
+    pub fn log(&self, bytes: u64, cap_bytes: u64, is_full: bool) {
+        self.seldom().log = (bytes, cap_bytes, is_full);
+    }
+
     /// Somebody asked for another generation, and this came of it: `active`, `refused`, `rolled_back`.
     pub fn reloaded(&self, outcome: &'static str) {
         *self.seldom().reloads.entry(outcome).or_default() += 1;
@@ -330,6 +337,7 @@ impl Vitals {
             "commit_failures": self.commit_failures.load(Relaxed),
             "commit_latency_sec": quantiles(&self.commit_latency),
             "log_entries": self.log_entries.load(Relaxed),
+            "log": { "bytes": seldom.log.0, "cap_bytes": seldom.log.1, "full": seldom.log.2 },
             "state_bytes": disk_bytes(&seldom.state_files),
             "dead_letters": self.dead_letters.load(Relaxed),
             "shed_samples": self.shed_samples.load(Relaxed),
@@ -384,6 +392,10 @@ impl Vitals {
             scrape.count(Id::Alerts, &[status], seldom.alerts.get(status).copied().unwrap_or(0));
         }
         scrape.count(Id::AlertsFiring, &[], seldom.alerts_firing);
+        let (bytes, cap_bytes, is_full) = seldom.log;
+        scrape.count(Id::LogBytes, &[], bytes);
+        scrape.count(Id::LogCapBytes, &[], cap_bytes);
+        scrape.count(Id::LogFull, &[], is_full.into());
         for (sink, waiting) in &seldom.outbox {
             scrape.count(Id::OutboxDepth, &[sink], *waiting);
         }

@@ -20,6 +20,7 @@ use hb_engine::spec::EngineSpec;
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
+pub use self::keep::state_options;
 pub use self::redo::Taken;
 pub use self::words::{decision_entry, text_map};
 use super::alerts::Alerting;
@@ -236,11 +237,6 @@ impl Recorder {
         self.pending.floor = Some(self.floor);
         self.pending.compared = Some(Compared::now(self.engine.core()));
         Ok(())
-    }
-
-    /// Sets when pending inputs are committed.
-    pub fn set_limits(&mut self, limits: CommitLimits) {
-        self.limits = limits;
     }
 
     /// Calls `bell` right behind each commit that brought documents for sinks.
@@ -484,6 +480,7 @@ impl Recorder {
         let (took, log_entries) = (begin.elapsed(), committed.checkpoint.size);
         let firing = self.alerting.as_ref().filter(|_| !news.alerts.is_empty()).map(Alerting::firing);
         self.vitals.committed(&Durable { took, dead, log_entries, firing, ..news.durable(&self.outcome) });
+        self.tell_usage();
         news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);

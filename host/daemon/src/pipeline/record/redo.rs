@@ -11,6 +11,7 @@ use hb_log::cbor;
 use super::{Recorder, Step, cursor_name};
 use crate::generation::Generation;
 use crate::pipeline::PipelineError;
+use crate::state::Commit;
 
 /// What was taken and is not known to be durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,8 +81,14 @@ impl Recorder {
     }
 
     fn take_again(&mut self) -> Result<(), PipelineError> {
-        if let Some(full) = self.blocked().filter(|_| !self.taken.is_empty()) {
-            return Err(full.into());
+        if !self.taken.is_empty() && self.blocked().is_some() {
+            // Each commit removes a slice of what may go, as of cases that were unpinned meanwhile.
+            let (program, lane) = (self.program.clone(), self.lane.clone());
+            self.state.commit(Commit { program, lane, ..Commit::default() }, &self.signer)?;
+            self.tell_usage();
+            if let Some(full) = self.blocked() {
+                return Err(full.into());
+            }
         }
         let mut left = VecDeque::from(std::mem::take(&mut self.taken));
         while let Some(step) = left.pop_front() {
