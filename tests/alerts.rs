@@ -217,8 +217,7 @@ fn twenty_kills_lose_no_alert_and_repeat_none_under_another_name() {
     settings: {{ url: \"http://127.0.0.1:{port}/\" }}
 "
     );
-    let followed = config(plant).replace("path: telemetry.jsonl }", "path: telemetry.jsonl, follow: true }");
-    hb.write("hb.yaml", &(followed + &sinks));
+    hb.write("hb.yaml", &(followed(&config(plant)) + &sinks));
     let (mut dice, mut heard) = (Dice(41), Vec::new());
     for kill in 1..=KILLS {
         hb.write("telemetry.jsonl", before(CLEAN_SEC + kill * BETWEEN_SEC));
@@ -255,8 +254,7 @@ fn twenty_kills_lose_no_alert_and_repeat_none_under_another_name() {
 fn an_alert_whose_check_is_removed_is_resolved_for_good() {
     let hb = plant(SECONDS, "out.jsonl", "");
     let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
-    let config = config.replace("path: telemetry.jsonl }", "path: telemetry.jsonl, follow: true }");
-    let config = config + "http: { listen: \"127.0.0.1:0\" }\n";
+    let config = followed(&config) + "http: { listen: \"127.0.0.1:0\" }\n";
     hb.write("hb.yaml", &config);
     let start = || Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info").env("NO_COLOR", "1"));
     let mut running = start();
@@ -295,6 +293,12 @@ fn an_alert_whose_check_is_removed_is_resolved_for_good() {
         assert!(schema.is_valid(last), "{last:#}");
     }
     hb.done(&["log", "verify"]);
+}
+
+/// A config whose file is followed, and committed soon.
+fn followed(config: &str) -> String {
+    let config = config.replace("path: telemetry.jsonl }", "path: telemetry.jsonl, follow: true }");
+    config.replace("commit_ms: 60000", "commit_ms: 100")
 }
 
 /// The alerts that fire, once the metric says that they are so many.

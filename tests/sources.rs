@@ -144,7 +144,8 @@ fn a_fault_of_one_source_is_no_fault_of_another() {
 #[test]
 fn frames_that_wait_in_front_of_the_engine_are_counted() {
     let hb = Hb::new();
-    let lines: String = (0..BATCHES * BATCH).map(|s| format!("{{\"timestamp\":\"{}\",\"asset\":\"a\"}}\n", at(s))).collect();
+    let lines: String =
+        (0..BATCHES * BATCH).map(|s| format!("{{\"timestamp\":\"{}\",\"asset\":\"a\"}}\n", at(s))).collect();
     hb.write("telemetry.jsonl", &lines);
     hb.write("telemetry_schema.yaml", SCHEMA);
     hb.write("hb.yaml", &config(Plant::default()));

@@ -94,9 +94,13 @@ fn a_verb_reads_through_tls_or_says_why_not() {
         (&["--ca", &other, "--cert", &cert, "--key", &key][..], "is not signed by a certificate authority"),
         (&["--ca", &ca], "the broker asks for a client certificate"),
     ] {
-        let output = hb.run(&[&what[..], wrong, &["--for", "2s", "--out", "wrong"]].concat());
-        assert_eq!(output.code, 74, "{output:#?}");
-        assert!(output.stderr.contains("nothing was read: ") && output.stderr.contains(told), "{output:#?}");
+        let mut command = hb.command(&[&what[..], wrong, &["--out", "wrong"]].concat());
+        let mut running = Running::start(command.env("RUST_LOG", "hb=info").env("NO_COLOR", "1"));
+        running.wait_for_line(|line| line.contains("no connection to the MQTT broker") && line.contains(told));
+        running.signal("TERM");
+        assert_eq!(running.ended(), Some(74), "{:#?}", running.said());
+        let said = running.said().iter().any(|line| line.contains("nothing was read: ") && line.contains(told));
+        assert!(said, "{:#?}", running.said());
         assert!(!hb.path("wrong/run_meta.json").exists(), "no artifacts of what was never reached");
     }
 }
