@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::hb::{Hb, Output, Plant, Running, config, repository, telemetry};
+use crate::health;
+use crate::sinks::receiver::Http;
+use crate::support::hb::{CLEAN_SEC, Dice, Hb, Output, Plant, Running, at, config, repository, telemetry};
 
 /// Simulated seconds: faults begin and end, some more than once.
 const SECONDS: u64 = 1_000;
@@ -186,6 +188,132 @@ fn an_alert_outlives_a_kill_and_a_sink_that_is_down_and_comes_once() {
 
 fn run(hb: &Hb) -> Running {
     Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb::dispatch=debug").env("NO_COLOR", "1"))
+}
+
+/// Kills of a daemon whose sink is well.
+const KILLS: u64 = 20;
+
+/// Simulated seconds from one kill to the next: one fault begins in each or ends.
+const BETWEEN_SEC: u64 = 120;
+
+/// Commits before a kill at most: fewer than it takes to record what is new.
+const COMMITS: u64 = 10;
+
+#[test]
+fn twenty_kills_lose_no_alert_and_repeat_none_under_another_name() {
+    let http = Http::start([]);
+    let whole = telemetry(3, CLEAN_SEC + (KILLS + 1) * BETWEEN_SEC);
+    let before =
+        |second: u64| &whole[..whole.find(&at(second)).map_or(whole.len(), |i| whole[..i].rfind('{').unwrap())];
+    let plant = Plant { batch_frames: 16, commit_samples: 20, ..Plant::default() };
+    let hb = Hb::plant(plant, before(CLEAN_SEC));
+    let port = http.port;
+    let sinks = format!(
+        "sinks:
+  - name: out
+    plugin: webhook
+    deliver: [alerts]
+    grants: {{ http: [{{ url: \"http://127.0.0.1:{port}/\", methods: [POST] }}] }}
+    settings: {{ url: \"http://127.0.0.1:{port}/\" }}
+"
+    );
+    hb.write("hb.yaml", &(followed(&config(plant)) + &sinks));
+    let (mut dice, mut heard) = (Dice(41), Vec::new());
+    for kill in 1..=KILLS {
+        hb.write("telemetry.jsonl", before(CLEAN_SEC + kill * BETWEEN_SEC));
+        let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb::pipeline::record=debug"));
+        if kill % 2 == 0 {
+            // As a delivery is under way, or not recorded yet.
+            heard.push(http.next());
+        } else {
+            running.wait_for("committed", 1 + dice.below(COMMITS) as usize);
+        }
+        running.kill();
+    }
+    hb.write("telemetry.jsonl", &whole);
+    let mut running = run(&hb);
+    wait_until_all_is_told(&hb);
+    running.end();
+    heard.extend(http.heard());
+
+    let told = &logged(&hb, "alert.firing") | &logged(&hb, "alert.resolved");
+    let mut events: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for request in &heard {
+        let event = serde_json::from_slice(&request.body).unwrap();
+        events.entry(request.header("idempotency-key").to_owned()).or_default().push(event);
+    }
+    println!("{} alerts, {} deliveries, {KILLS} kills", told.len(), heard.len());
+    assert_eq!(events.keys().cloned().collect::<BTreeSet<_>>(), told, "each that was decided came, and no other");
+    assert!(told.len() > KILLS as usize, "{} alerts prove little", told.len());
+    for (id, again) in &events {
+        assert!(again.iter().all(|event| text(event, "id") == id && event == &again[0]), "{again:#?}");
+    }
+}
+
+#[test]
+fn an_alert_whose_check_is_removed_is_resolved_for_good() {
+    let hb = plant(SECONDS, "out.jsonl", "");
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    let config = followed(&config) + "http: { listen: \"127.0.0.1:0\" }\n";
+    hb.write("hb.yaml", &config);
+    let start = || Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info").env("NO_COLOR", "1"));
+    let mut running = start();
+    let address = health::address(&hb, &mut running);
+    wait_until_all_is_told(&hb);
+    // What is silent by now goes on being judged.
+    let before = until_metric_fits(&hb, &address);
+    assert!(before.len() > 1, "{before:#?}");
+    hb.write("hb.yaml", &config.replace("id: quick", "id: other"));
+    hb.done(&["reload"]);
+    running.kill();
+
+    let listed = hb.json(&["alert", "list", "--all"]);
+    let now = |old: &Value| listed.as_array().unwrap().iter().find(|a| a["fingerprint"] == old["fingerprint"]).unwrap();
+    for old in &before {
+        let new = now(old);
+        assert_eq!((&new["state"], &new["reason"]), (&"resolved".into(), &"check removed".into()), "{new:#}");
+        assert!(new["ends_at"].is_string() && text(new, "ends_at") >= text(new, "starts_at"), "{new:#}");
+    }
+    let entries = hb.json(&["log", "show", "--kind", "alert.resolved", "--count", "100000"]);
+    let why = entries.as_array().unwrap().iter().filter(|e| e["body"]["why"] == "check removed").count();
+    assert!(why >= before.len(), "{entries:#}");
+
+    let mut running = start();
+    let address = health::address(&hb, &mut running);
+    wait_until_all_is_told(&hb);
+    let firing = until_metric_fits(&hb, &address);
+    assert!(firing.iter().all(|alert| alert["check"] == "other"), "{firing:#?}");
+    running.end();
+    let events = documents(&hb.path("out.jsonl"), "alert");
+    let schema = fs::read_to_string(repository().join("docs/reference/alert_event.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    for old in &before {
+        let (_, last) = events.iter().rev().find(|(_, e)| e["fingerprint"] == old["fingerprint"]).unwrap();
+        assert_eq!((&last["state"], &last["reason"]), (&"resolved".into(), &"check removed".into()), "{last:#}");
+        assert!(schema.is_valid(last), "{last:#}");
+    }
+    hb.done(&["log", "verify"]);
+}
+
+/// A config whose file is followed, and committed soon.
+fn followed(config: &str) -> String {
+    let config = config.replace("path: telemetry.jsonl }", "path: telemetry.jsonl, follow: true }");
+    config.replace("commit_ms: 60000", "commit_ms: 100")
+}
+
+/// The alerts that fire, once the metric says that they are so many.
+fn until_metric_fits(hb: &Hb, address: &str) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let listed = hb.json(&["alert", "list"]);
+        let firing: Vec<Value> =
+            listed.as_array().unwrap().iter().filter(|a| a["state"] == "firing").cloned().collect();
+        let shown = health::value(&health::scrape(address), "hb_alerts_firing");
+        if shown == firing.len() as f64 {
+            return firing;
+        }
+        assert!(Instant::now() < deadline, "{shown} are shown of {firing:#?}");
+    }
 }
 
 /// Waits until the daemon has read all telemetry and nothing waits for a sink any more.

@@ -1,5 +1,7 @@
-//! A broker that is killed again and again: the daemon goes on, loses nothing that the broker kept, and adds no doubles
-//! of its own.
+//! A broker that is killed again and again: the daemon goes on, loses nothing that it was given nor what the broker kept,
+//! and adds no doubles of its own.
+
+mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -12,21 +14,27 @@ use crate::live::subscriber;
 use crate::reload::values;
 use crate::support::broker::Broker;
 use crate::support::hb::{Dice, Running};
+use relay::Relay;
 
 /// Kills of the broker.
 const KILLS: usize = 20;
 
 /// Messages a second at most.
-const RATE: u64 = 1_000;
+const RATE: u64 = 500;
 
 /// Messages that wait for their acknowledgement at most.
 const WINDOW: usize = 50;
 
 /// Acknowledgements between two kills at most.
-const BETWEEN: u64 = 1_500;
+const BETWEEN: u64 = 500;
 
-/// A connection that stood for this long is followed by a short pause; pauses after shorter ones grow.
-const STEADY: Duration = Duration::from_millis(1_200);
+/// A connection that stood for this long is followed by a short pause, if it also stood so many times as long as it was
+/// waited for; pauses after shorter ones grow.
+const STEADY: Duration = Duration::from_millis(5_200);
+const STEADY_TIMES: u32 = 6;
+
+/// Of so many kills one comes after a connection that stood as long.
+const STEADY_EVERY: usize = 5;
 
 /// How long the publisher waits for an acknowledgement before it looks for something else to do.
 const LOOK: Duration = Duration::from_millis(2);
@@ -60,7 +68,8 @@ struct Ledger {
 fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     // In memory, where its many saves take no time: this is about kills, and no power cut.
     let mut broker = Broker::start_in(tempfile::tempdir_in("/dev/shm").unwrap(), SETTINGS);
-    let hb = subscriber(broker.port, "hit", 100);
+    let relay = Relay::start(broker.port, "plant/m/");
+    let hb = subscriber(relay.port, "hit", 100);
     let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info"));
     running.wait_for("connected to the MQTT broker", 1);
     assert!(broker.says("Sending SUBACK to hit"), "it does not subscribe");
@@ -70,7 +79,7 @@ fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     let (mut ledger, mut acks) = (Ledger::default(), BTreeSet::new());
     let sent = std::thread::scope(|threads| {
         let publisher = threads.spawn(|| publish(port, &done, &to_killer));
-        let mut dice = Dice(23);
+        let (mut dice, mut killed) = (Dice(23), Instant::now());
         for n in 0..KILLS {
             // Every third time it is killed as publisher and subscriber are about to greet it.
             let mut wanted = dice.below(3);
@@ -78,13 +87,16 @@ fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
             if n % 3 != 2 {
                 running.wait_for("connected to the MQTT broker", usize::from(n > 0));
                 wanted = 1 + dice.below(BETWEEN);
-                until = Instant::now() + STEADY;
+                if n % STEADY_EVERY == STEADY_EVERY - 2 {
+                    until = Instant::now() + STEADY.max(killed.elapsed() * STEADY_TIMES);
+                }
             }
             while wanted > 0 || Instant::now() < until {
                 acks.insert(acknowledged.recv_timeout(PATIENCE).expect("nothing is acknowledged"));
                 wanted = wanted.saturating_sub(1);
             }
             ledger.note(&broker.kill());
+            killed = Instant::now();
             broker.restart();
         }
         done.store(true, Ordering::Relaxed);
@@ -102,17 +114,21 @@ fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     }
     let times = |map: &BTreeMap<u64, u64>, n: u64| map.get(&n).copied().unwrap_or(0);
     let lost: BTreeSet<u64> = acks.iter().copied().filter(|&n| times(&stored, n) == 0).collect();
+    let given = relay.arrived();
     let doubled = stored.values().filter(|&&times| times > 1).count();
     let again = ledger.taken.values().filter(|&&times| times > 1).count();
     let forgotten = ledger.given.values().filter(|&&times| times > 1).count();
     println!(
         "{sent} messages, {KILLS} kills: the broker took {again} more than once and gave {forgotten} more than once as \
-         new, {doubled} are stored so; {} acknowledged and not saved, {} of these lost",
+         new, {doubled} are stored so; {} came to the daemon; {} acknowledged and not saved, {} of these lost",
+        given.len(),
         ledger.unsaved.len(),
         lost.len()
     );
     let broken: Vec<&u64> = lost.difference(&ledger.unsaved).collect();
     assert!(broken.is_empty(), "acknowledged, saved by the broker, and not there: {broken:?}");
+    let dropped: Vec<u64> = given.iter().copied().filter(|&n| times(&stored, n) == 0).collect();
+    assert!(dropped.is_empty(), "given to the daemon, and not there: {dropped:?}");
     let own: Vec<u64> = acks.iter().copied().filter(|&n| times(&stored, n) > times(&ledger.given, n)).collect();
     assert!(own.is_empty(), "stored more often than the broker gave them: {own:?}");
     hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);

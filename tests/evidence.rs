@@ -89,6 +89,30 @@ fn a_case_exported_twice_gives_the_same_bytes() {
     hb.done(&["replay", "a.zip"]);
 }
 
+#[test]
+fn a_case_sealed_under_an_earlier_key_is_exported_as_it_was_sealed() {
+    let hb = failed();
+    let pack = first_pack(&hb);
+    let name = pack.file_name().unwrap().to_str().unwrap().to_owned();
+    let case = name.strip_prefix("evidence_").unwrap();
+    let old = std::fs::read_to_string(hb.path("state/keys/host.pub")).unwrap();
+    hb.write("old.pub", &old);
+    // All of the old key is gone from the state: who sealed what is known there besides.
+    std::fs::remove_dir_all(hb.path("state/keys")).unwrap();
+    hb.done(&["keys", "init"]);
+    assert_ne!(std::fs::read_to_string(hb.path("state/keys/host.pub")).unwrap(), old);
+    hb.done(&["export", "evidence-pack", "--case", case, "--out", "again"]);
+    let again = hb.path("again").join(&name);
+    assert_eq!(read_dir(&again), read_dir(&pack));
+    let again = again.to_str().unwrap();
+    hb.done(&["verify", again, "--key", "old.pub"]);
+    hb.done(&["verify", again, "--key", "state/keys/host.pub", "--key", "old.pub"]);
+    let stranger = hb.run(&["verify", again, "--key", "state/keys/host.pub"]);
+    assert_eq!(stranger.code, DATA, "the new key sealed nothing of it: {stranger:#?}");
+    hb.done(&["replay", again]);
+    hb.done(&["log", "verify", "--key", "state/keys/host.pub", "--key", "old.pub"]);
+}
+
 /// The same files as in a pack of the daemon, the long ones cut, so that every single byte can be tried.
 #[test]
 fn no_byte_of_a_pack_is_free() {

@@ -1,7 +1,8 @@
 //! What a running daemon says of itself: whether it lives and is ready, its numbers, its lines.
 
 mod exposition;
-mod http;
+mod full_log;
+pub(crate) mod http;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -94,6 +95,10 @@ fn health_follows_the_sources_and_metrics_equal_what_was_fed() {
     lines_tell_of_decisions(running.said());
 }
 
+fn text<'v>(line: &'v Value, key: &str) -> &'v str {
+    line[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}"))
+}
+
 /// All lines are JSON, a case is found from its decision, and refused telemetry is summed up.
 fn lines_tell_of_decisions(said: &[String]) {
     let lines: Vec<Value> =
@@ -105,6 +110,21 @@ fn lines_tell_of_decisions(said: &[String]) {
     }
     let (decided, cases) = (of("decided"), of("case opened"));
     assert!(!cases.is_empty(), "{said:#?}");
+    // From a decision to its alert, and on to the sink that has it.
+    let (alerts, delivered) = ([of("alert fires"), of("alert is resolved")].concat(), of("alert delivered"));
+    assert!(!delivered.is_empty(), "{said:#?}");
+    for alert in &alerts {
+        assert!(text(alert, "decision").starts_with(text(alert, "correlation_id")), "{alert}");
+        if alert["message"] == "alert fires" {
+            let of_it = decided.iter().filter(|d| d["correlation_id"] == alert["correlation_id"]);
+            assert_eq!(of_it.map(|d| &d["decision"]).collect::<Vec<_>>(), [&alert["decision"]]);
+        }
+    }
+    for line in delivered {
+        let of_it = alerts.iter().filter(|alert| alert["alert"] == line["id"]);
+        let ids: Vec<&Value> = of_it.map(|alert| &alert["correlation_id"]).collect();
+        assert_eq!((ids, &line["sink"]), (vec![&line["correlation_id"]], &"out".into()), "{line}");
+    }
     for case in cases {
         let path: Vec<&&Value> = decided.iter().filter(|d| d["correlation_id"] == case["correlation_id"]).collect();
         let [decision] = path[..] else { panic!("{case}: {path:?}") };
@@ -198,7 +218,8 @@ fn live_plant(fed: &str, broker_port: u16, udp_port: u16) -> Hb {
         .replace("commit_ms: 60000", "commit_ms: 100")
         .replace("sources:\n", &sources)
         .replace("normalizers:\n", lines);
-    hb.write("hb.yaml", &format!("{text}http: {{ listen: \"127.0.0.1:0\" }}\n"));
+    let sinks = "sinks: [{ name: out, plugin: jsonl, output: { file: out.jsonl } }]";
+    hb.write("hb.yaml", &format!("{text}{sinks}\nhttp: {{ listen: \"127.0.0.1:0\" }}\n"));
     hb
 }
 
@@ -263,13 +284,13 @@ fn free_udp_port() -> u16 {
 }
 
 /// Where a daemon listens: its log says when, its state where.
-fn address(hb: &Hb, running: &mut Running) -> String {
+pub(crate) fn address(hb: &Hb, running: &mut Running) -> String {
     running.wait_for("serving health and metrics", 1);
     std::fs::read_to_string(hb.path("state/http.addr")).unwrap().trim().to_owned()
 }
 
 /// Asks until the answer is as it should be.
-fn until(address: &str, path: &str, done: impl Fn(&Answer) -> bool) -> Answer {
+pub(crate) fn until(address: &str, path: &str, done: impl Fn(&Answer) -> bool) -> Answer {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = get(address, path);
@@ -282,21 +303,21 @@ fn until(address: &str, path: &str, done: impl Fn(&Answer) -> bool) -> Answer {
     }
 }
 
-fn until_scraped(address: &str, done: impl Fn(&BTreeMap<String, f64>) -> bool) -> BTreeMap<String, f64> {
+pub(crate) fn until_scraped(address: &str, done: impl Fn(&BTreeMap<String, f64>) -> bool) -> BTreeMap<String, f64> {
     let answer = until(address, "/metrics", |answer| done(&exposition::prometheus(&answer.body)));
     exposition::prometheus(&answer.body)
 }
 
-fn scrape(address: &str) -> BTreeMap<String, f64> {
+pub(crate) fn scrape(address: &str) -> BTreeMap<String, f64> {
     exposition::prometheus(&get(address, "/metrics").body)
 }
 
 /// A value; one that is not shown is less than all others.
-fn value(metrics: &BTreeMap<String, f64>, name: &str) -> f64 {
+pub(crate) fn value(metrics: &BTreeMap<String, f64>, name: &str) -> f64 {
     metrics.get(name).copied().unwrap_or(f64::NEG_INFINITY)
 }
 
-fn reasons(answer: &Answer) -> Vec<(String, String)> {
+pub(crate) fn reasons(answer: &Answer) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let reasons = answer.json()["reasons"].as_array().unwrap().clone();
     reasons.iter().map(|reason| (text(&reason["what"]), text(&reason["why"]))).collect()

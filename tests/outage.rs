@@ -1,4 +1,4 @@
-//! A daemon whose disk is full: it waits, loses nothing that it has taken, and goes on when there is room again.
+//! A daemon whose disk is full or fails: it waits, loses nothing that it has taken, and goes on when there is room again.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::reload::{Live, send_mqtt, send_tcp, values};
-use crate::support::hb::{Hb, PROGRAM, Plant, note, telemetry};
+use crate::support::hb::{Hb, PROGRAM, Plant, Running, note, telemetry};
 
 /// Size of the disk: a state and some seconds of telemetry.
 const DISK_MB: u32 = 24;
@@ -18,6 +18,9 @@ const END: Duration = Duration::from_secs(20);
 
 const BEGINS: &str = "the state store failed";
 const IS_OVER: &str = "the state store works again";
+
+/// EXT4_IOC_SHUTDOWN, without what waits to be written.
+const BREAK_DOWN: &str = "open(my $d, '<', $ARGV[0]) or die; ioctl($d, 0x8004587d, pack('L', 2)) or die";
 
 /// A file system of its own, as small as a forgotten partition.
 struct Disk {
@@ -51,6 +54,22 @@ impl Disk {
 
     fn free(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    /// Shuts the file system down as a device does that is gone: from here on whoever reads or writes gets EIO, and what
+    /// was not durable is lost. Not every file system can.
+    fn break_down(&self) -> bool {
+        let shut = Command::new("perl").args(["-e", BREAK_DOWN]).arg(&self.at).status();
+        shut.is_ok_and(|status| status.success())
+    }
+
+    /// Mounts it again after that.
+    fn mend(&self, image: &Path) {
+        for command in
+            [Command::new("umount").arg(&self.at), Command::new("mount").args(["-o", "loop"]).arg(image).arg(&self.at)]
+        {
+            assert!(command.status().unwrap().success(), "{command:?}");
+        }
     }
 
     fn ballast(&self) -> PathBuf {
@@ -107,6 +126,35 @@ fn a_full_disk_is_outlasted_and_nothing_is_lost_or_doubled() {
     let whole = |n: u64| (0..n).collect::<Vec<u64>>();
     assert_eq!(values["mqtt"], whole(mqtt), "each message once, in order");
     assert_eq!(values["tcp"], whole(tcp), "each line of the stream once, in order");
+    live.hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
+    drop(disk);
+}
+
+#[test]
+fn a_disk_that_fails_costs_nothing_that_was_acknowledged() {
+    let Some((mut live, disk)) = daemon() else { return };
+    let (publisher, done) = (live.broker.publisher("plant/m"), AtomicBool::new(false));
+    let mqtt = std::thread::scope(|threads| {
+        let mqtt = threads.spawn(|| send_mqtt(publisher, &done));
+        live.running.wait_for("committed", 3);
+        let is_broken = disk.break_down();
+        if is_broken {
+            live.running.wait_for_line(|line| line.contains(BEGINS) && line.contains("Input/output error"));
+            live.running.signal("TERM");
+            let code = live.running.ended();
+            assert_eq!(code, Some(74), "{:#?}", live.running.said());
+            disk.mend(&live.hb.path("disk.img"));
+            live.running = Running::start(live.hb.command(&["daemon"]).env("RUST_LOG", "hb::pipeline=debug"));
+            live.running.wait_for("committed", 5);
+        } else {
+            note("skipped: a disk that fails, since the file system here cannot be shut down");
+        }
+        done.store(true, Ordering::Relaxed);
+        mqtt.join().unwrap()
+    });
+    live.wait_for_samples(mqtt);
+    live.running.end();
+    assert_eq!(values(&live.hb)["mqtt"], (0..mqtt).collect::<Vec<u64>>(), "each message once, in order");
     live.hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
     drop(disk);
 }

@@ -2,9 +2,10 @@
 //! lost, nothing is doubled, and each answer is the truth.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
-use std::process::{Child, ChildStdin};
+use std::process::{Child, ChildStdin, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -158,14 +159,50 @@ fn a_generation_whose_plugin_fails_on_everything_is_taken_back() {
 fn what_cannot_change_at_run_time_is_refused_with_its_place() {
     let live = Live::start();
     let text = config(&live.broker, live.port, &Variant::default());
-    for (line, from, to) in [(1, "program: live", "program: other"), (2, "state: ./state", "state: ./elsewhere")] {
+    for (line, key, from, to) in [
+        (1, "program", "program: live", "program: other"),
+        (2, "state", "state: ./state", "state: ./elsewhere"),
+        (3, "http", "require_signed: false", "http: { listen: \"127.0.0.1:0\" } # and\nrequire_signed: false"),
+    ] {
         live.hb.write("hb.yaml", &text.replace(from, to));
         // The verb finds the daemon by the state that it runs on.
         let refused = live.hb.run(&["reload", "--state", "state"]);
         assert_eq!(refused.code, 78, "{refused:#?}");
         assert!(refused.stderr.contains(&format!("hb.yaml:{line}")), "{refused:#?}");
-        assert!(refused.stderr.contains("restart the daemon"), "{refused:#?}");
+        let told = format!("`{key}` cannot change while the daemon runs");
+        assert!(refused.stderr.contains(&told) && refused.stderr.contains("restart the daemon"), "{refused:#?}");
     }
+}
+
+#[test]
+fn caps_hold_as_soon_as_they_are_reloaded() {
+    let live = Live::start();
+    let text = config(&live.broker, live.port, &Variant::default());
+    let caps = || {
+        let usage = live.hb.json(&["status", "--config", ASK])["usage"].clone();
+        ["state_cap_bytes", "log_cap_bytes"]
+            .map(|name| usage[name].as_u64().unwrap_or_else(|| panic!("{usage:#}")) >> 20)
+    };
+    for (state_mb, log_mb) in [(64, 4), (256, 128)] {
+        let limits = format!("limits: {{ max_state_mb: {state_mb}, max_audit_log_mb: {log_mb}, ");
+        live.hb.write("hb.yaml", &text.replace("limits: { ", &limits));
+        live.hb.done(&["reload"]);
+        assert_eq!(caps(), [state_mb, log_mb]);
+    }
+}
+
+#[test]
+fn an_end_does_not_wait_for_a_reload() {
+    let mut live = Live::start();
+    // A config that is read until somebody has written it whole.
+    std::fs::remove_file(live.hb.path("hb.yaml")).unwrap();
+    assert!(Command::new("mkfifo").arg(live.hb.path("hb.yaml")).status().unwrap().success());
+    live.running.signal("HUP");
+    live.running.wait_for("asked to reload", 1);
+    // Opened when somebody reads it.
+    let unfinished = File::options().write(true).open(live.hb.path("hb.yaml")).unwrap();
+    live.running.end();
+    drop(unfinished);
 }
 
 #[test]
@@ -209,6 +246,11 @@ impl Live {
 
     /// Starts a daemon in a directory that may hold its `state` already, with further variables.
     pub(crate) fn start_in(hb: Hb, env: &[(&str, &str)]) -> Live {
+        Live::start_as(hb, env, &str::to_owned)
+    }
+
+    /// The same, with a config that `change` makes of the usual one.
+    pub(crate) fn start_as(hb: Hb, env: &[(&str, &str)], change: &dyn Fn(&str) -> String) -> Live {
         let broker = Broker::start("max_queued_messages 0\nmax_inflight_messages 1000\n");
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         crate::hostile::copy_folder(&repository().join("policies/drift"), &hb.path("policies/drift"));
@@ -217,7 +259,7 @@ impl Live {
             crate::hostile::copy_folder(&folder, &hb.path("plugins").join(name));
         }
         for name in ["hb.yaml", ASK] {
-            hb.write(name, &config(&broker, port, &Variant::default()));
+            hb.write(name, &change(&config(&broker, port, &Variant::default())));
         }
         let mut running = Running::start(
             hb.command(&["daemon"]).env("RUST_LOG", "hb=info,hb::pipeline=debug").envs(env.iter().copied()),

@@ -1,6 +1,6 @@
 //! Documents on their way out: real receivers hear what was decided, and nobody hears what was not granted.
 
-mod receiver;
+pub(crate) mod receiver;
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};

@@ -1,15 +1,27 @@
 //! Several sources in one daemon: none speaks for another, and what two say of one asset is judged together.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use hb::config::{ConfigFile, Surroundings};
+use hb::generation::Generation;
+use hb::pipeline::feed::{Feed, FeedLimits, Next};
+use hb::pipeline::series::SeriesBook;
 use hb_engine::decision::Decision;
 
 use crate::hostile::copy_folder;
 use crate::support::guests::{guest, plugin};
-use crate::support::hb::{Hb, PROGRAM, Plant, SCHEMA, at, config, telemetry};
+use crate::support::hb::{Hb, PROGRAM, Plant, SCHEMA, at, config, repository, telemetry};
 
 /// Simulated seconds.
 const SECONDS: u64 = 480;
+
+/// Batches that wait, fewer than a feed has room for, and the frames of each.
+const BATCHES: u64 = 3;
+const BATCH: u64 = 4;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Two files of one plant: speeds in one, everything else in the other.
 fn split(hb: &Hb) {
@@ -126,6 +138,35 @@ fn a_fault_of_one_source_is_no_fault_of_another() {
     for pack in packs {
         let output = hb.done(&["replay", pack.to_str().unwrap()]);
         assert!(output.stdout.starts_with("reproduced: "), "{output:#?}");
+    }
+}
+
+#[test]
+fn frames_that_wait_in_front_of_the_engine_are_counted() {
+    let hb = Hb::new();
+    let lines: String =
+        (0..BATCHES * BATCH).map(|s| format!("{{\"timestamp\":\"{}\",\"asset\":\"a\"}}\n", at(s))).collect();
+    hb.write("telemetry.jsonl", &lines);
+    hb.write("telemetry_schema.yaml", SCHEMA);
+    hb.write("hb.yaml", &config(Plant::default()));
+    let surroundings = Surroundings {
+        plugins_dir: plugin("schema-map").folder.parent().map(PathBuf::from),
+        policies_dir: Some(repository().join("policies")),
+        ..Surroundings::default()
+    };
+    let file = ConfigFile::load(&hb.path("hb.yaml"), &surroundings).unwrap();
+    let unit = Generation::build(&file).unwrap().units.remove(0);
+    let limits = FeedLimits { batch_frames: BATCH as u32, ..FeedLimits::of(&file.config) };
+    let mut feed = Feed::start(&unit, &SeriesBook::default(), None, limits).unwrap();
+    let probe = feed.take_probe().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while probe().waiting < BATCHES * BATCH {
+        assert!(Instant::now() < deadline, "{} frames wait", probe().waiting);
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    for left in (0..BATCHES).rev() {
+        let Next::Batch(batch) = feed.next(deadline) else { panic!("{left} batches are missing") };
+        assert_eq!((batch.frames.len() as u64, probe().waiting), (BATCH, left * BATCH));
     }
 }
 

@@ -1,6 +1,7 @@
 //! A daemon and a broker that speak TLS and do not agree: the daemon goes on, and says which of them it is and what to do.
 
 use std::fs;
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -67,17 +68,68 @@ fn a_client_certificate_of_an_unknown_authority_is_told() {
     refused("127.0.0.1", GOOD, "require_certificate true", stranger, &told);
 }
 
-/// Runs a daemon against a broker with such a certificate: it connects only once it is told what is right.
-fn refused(name: &str, years: Range<i32>, broker: &str, settings: &str, told: &[&str]) {
+#[test]
+fn a_verb_reads_through_tls_or_says_why_not() {
+    let broker = tls_broker("127.0.0.1", GOOD, "require_certificate true");
+    let hb = Hb::new();
+    hb.write("schema.yaml", "version: 1\ntimestamp: { field: t }\n");
+    let file = |name: &str| broker.tls.path(name).display().to_string();
+    let url = format!("tls://127.0.0.1:{}", broker.port);
+    let what = ["ingest", "--broker", &url, "--topic", "plant/#", "--schema", "schema.yaml"];
+    let (ca, other, cert, key) = (file("ca.crt"), file("other.crt"), file("hb.crt"), file("hb.key"));
+    let right = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let mut child = hb
+        .command(&[&what[..], &right, &["--max-frames", "2", "--out", "right", "--for", "5m"]].concat())
+        .spawn()
+        .unwrap();
+    assert!(broker.tls.says("Sending SUBACK"), "it does not subscribe");
+    let (mut publisher, mut stdin) = broker.tls.publisher("plant/a");
+    stdin.write_all(b"{\"t\":1767225600,\"n\":1}\n{\"t\":1767225601,\"n\":2}\n").unwrap();
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success() && child.wait().unwrap().success());
+    let metrics = fs::read_to_string(hb.path("right/metrics.csv")).unwrap();
+    assert_eq!(metrics.lines().count(), 3, "{metrics}");
+
+    for (wrong, told) in [
+        (&["--ca", &other, "--cert", &cert, "--key", &key][..], "is not signed by a certificate authority"),
+        (&["--ca", &ca], "the broker asks for a client certificate"),
+    ] {
+        let mut command = hb.command(&[&what[..], wrong, &["--out", "wrong"]].concat());
+        let mut running = Running::start(command.env("RUST_LOG", "hb=info").env("NO_COLOR", "1"));
+        running.wait_for_line(|line| line.contains("no connection to the MQTT broker") && line.contains(told));
+        running.signal("TERM");
+        assert_eq!(running.ended(), Some(74), "{:#?}", running.said());
+        let said = running.said().iter().any(|line| line.contains("nothing was read: ") && line.contains(told));
+        assert!(said, "{:#?}", running.said());
+        assert!(!hb.path("wrong/run_meta.json").exists(), "no artifacts of what was never reached");
+    }
+}
+
+/// A broker that listens with TLS beside its plain port, and the files in its directory.
+struct TlsBroker {
+    tls: Broker,
+    port: u16,
+}
+
+/// Starts one with a certificate for this name and these years. It trusts the authority that signed it, which also
+/// signed `hb.crt`; another one signed `stranger.crt`.
+fn tls_broker(name: &str, years: Range<i32>, more: &str) -> TlsBroker {
     let dir = tempfile::tempdir().unwrap();
     let (authority, other) = (Authority::new("plant authority"), Authority::new("other authority"));
     fs::write(dir.path().join("ca.crt"), authority.0.pem()).unwrap();
     fs::write(dir.path().join("other.crt"), other.0.pem()).unwrap();
     authority.sign(dir.path(), "server", name, years);
+    authority.sign(dir.path(), "hb", "hb", GOOD);
     other.sign(dir.path(), "stranger", "hb", GOOD);
     let port = free_port();
     let files = "cafile DIR/ca.crt\ncertfile DIR/server.crt\nkeyfile DIR/server.key";
-    let broker = Broker::start_in(dir, &format!("listener {port} 127.0.0.1\n{files}\n{broker}\n"));
+    let tls = Broker::start_in(dir, &format!("listener {port} 127.0.0.1\n{files}\n{more}\n"));
+    TlsBroker { tls, port }
+}
+
+/// Runs a daemon against a broker with such a certificate: it connects only once it is told what is right.
+fn refused(name: &str, years: Range<i32>, broker: &str, settings: &str, told: &[&str]) {
+    let TlsBroker { tls: broker, port } = tls_broker(name, years, broker);
     let file = |name: &str| broker.path(name).display().to_string();
     let settings = settings
         .replace("{ca}", &file("ca.crt"))

@@ -6,31 +6,31 @@ use std::time::Duration;
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|h| h.0 == name).map_or("", |h| &h.1)
     }
 }
 
-pub(super) fn get(address: &str, path: &str) -> Answer {
+pub(crate) fn get(address: &str, path: &str) -> Answer {
     get_as(address, path, "*/*")
 }
 
-pub(super) fn get_as(address: &str, path: &str, accept: &str) -> Answer {
+pub(crate) fn get_as(address: &str, path: &str, accept: &str) -> Answer {
     ask(address, "GET", path, accept)
 }
 
-pub(super) fn ask(address: &str, method: &str, path: &str, accept: &str) -> Answer {
+pub(crate) fn ask(address: &str, method: &str, path: &str, accept: &str) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\nconnection: close\r\n\r\n")

@@ -17,31 +17,31 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// How long anything may take before a test gives up.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer: status, headers, body.
-pub(super) type Answer = (u16, Vec<(&'static str, String)>, &'static str);
+pub(crate) type Answer = (u16, Vec<(&'static str, String)>, &'static str);
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Heard {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Heard {
     /// The value of a header, which must be there.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
     }
 }
 
 /// An HTTP server; it ends with the process.
-pub(super) struct Http {
+pub(crate) struct Http {
     /// Where it listens.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     heard: Receiver<Heard>,
 }
 
@@ -53,7 +53,7 @@ struct Script {
 
 impl Http {
     /// Starts one that gives these answers in turn, and then always 200.
-    pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Http {
+    pub(crate) fn start(answers: impl IntoIterator<Item = Answer>) -> Http {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -70,8 +70,13 @@ impl Http {
         Http { port, heard }
     }
 
+    /// Waits for the next request.
+    pub(crate) fn next(&self) -> Heard {
+        self.heard.recv_timeout(PATIENCE).expect("nothing is delivered")
+    }
+
     /// All requests that have arrived.
-    pub(super) fn heard(&self) -> Vec<Heard> {
+    pub(crate) fn heard(&self) -> Vec<Heard> {
         self.heard.try_iter().collect()
     }
 }
@@ -93,7 +98,7 @@ async fn take(
 
 /// A server behind TLS that takes every request; it ends with the process. `ca.pem`, which signed its certificate, is
 /// written to `dir`.
-pub(super) fn behind_tls(dir: &Path) -> (u16, Receiver<String>) {
+pub(crate) fn behind_tls(dir: &Path) -> (u16, Receiver<String>) {
     let mut params = CertificateParams::new([]).unwrap();
     params.distinguished_name.push(DnType::CommonName, "plant authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -144,7 +149,7 @@ fn answer_once(stream: StreamOwned<ServerConnection, std::net::TcpStream>) -> st
 }
 
 /// Cuts a stream of messages that say their length before each.
-pub(super) fn octet_counted(mut stream: impl Read) -> Vec<String> {
+pub(crate) fn octet_counted(mut stream: impl Read) -> Vec<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (mut rest, mut messages) = (text.as_str(), Vec::new());

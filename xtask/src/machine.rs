@@ -13,6 +13,7 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     Package { name: "g++", program: "c++", reason: "compiles the Luau interpreter and zstd" },
+    Package { name: "curl", program: "curl", reason: "asks for health and metrics as the guide does" },
     Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
     Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
     Package { name: "chromium", program: "chromium", reason: "opens reports as people do" },

@@ -110,6 +110,18 @@ impl Document {
         }
     }
 
+    /// What an alert says that no decision resolved.
+    pub fn of_retired(alert: &Alert, packs: Option<&Path>) -> Document {
+        let ts_ns = alert.ends_at_ns.unwrap_or(alert.starts_at_ns);
+        Document {
+            kind: DocumentKind::Alerts,
+            id: alert.event_id().to_string(),
+            subject: alert.fingerprint.clone(),
+            rank: RANK_ALERT,
+            json: words(alert, ts_ns, Vec::new(), 0, packs).to_string().into_bytes(),
+        }
+    }
+
     /// An alert that is about nothing but the way to the sink.
     pub fn of_test(program: &str, now_ns: i64) -> Document {
         let nothing = format!("test {now_ns}");

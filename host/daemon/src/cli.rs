@@ -44,7 +44,8 @@ use crate::config::{Config, ConfigFile, Name, Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, Diagnostics, Place, chain, exit, neutralise, neutralise_lines};
 use crate::keys::{KeyError, Signer};
 use crate::pipeline::PipelineError;
-use crate::state::{Options, State, StateError};
+use crate::pipeline::record::state_options;
+use crate::state::{State, StateError};
 use crate::telemetry::log::{self as lines, LogOptions};
 
 use session::Stream;
@@ -494,16 +495,6 @@ impl Global {
         };
         // A closed pipe (`| head`) is not an error of ours.
         session::say(Stream::Out, &shown);
-    }
-}
-
-/// How a state is kept, from the config.
-fn state_options(config: &Config) -> Options {
-    Options {
-        cap_bytes: u64::from(config.limits.max_state_mb) << 20,
-        log_cap_bytes: u64::from(config.limits.max_audit_log_mb) << 20,
-        waits_for_packs: config.evidence.on_fail,
-        ..Options::default()
     }
 }
 

@@ -49,9 +49,9 @@ const MAX_KEY_BYTES: u64 = 4096;
 /// Everything an operator configures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Tenant: the first part of every key of the state. Default: `default`.
+    /// Tenant: the first part of every key of the state. Default: `default`. Another one needs a restart of the daemon.
     pub program: Name,
-    /// Directory of the state. Default: `state` beside the config.
+    /// Directory of the state. Default: `state` beside the config. Another one needs a restart of the daemon.
     pub state: PathBuf,
     /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable or one
     /// directory above (a source tree), else `../lib/hb/plugins` from there.
@@ -83,7 +83,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is packed as evidence.
     pub evidence: EvidenceConfig,
-    /// Where health and metrics are served. Default: nowhere; `http: {}` is enough to have them.
+    /// Where health and metrics are served. Default: nowhere; `http: {}` is enough to have them. A change needs a restart of
+    /// the daemon.
     pub http: Option<HttpConfig>,
 }
 

@@ -21,7 +21,7 @@ use crate::dispatch::Sinks;
 use crate::generation::{Generation, Unit};
 use crate::pipeline::PipelineError;
 use crate::pipeline::feed::{FeedLimits, Prepared};
-use crate::pipeline::record::{CommitLimits, Recorder};
+use crate::pipeline::record::Recorder;
 use crate::pipeline::schedule::ScheduleOptions;
 use crate::pipeline::source::{Source, Turn, Watch, report};
 use crate::state::StateError;
@@ -163,8 +163,17 @@ pub fn run(
     let sources = active.generation.units.iter().map(|unit| Source::new(unit.clone(), limits)).collect();
     active.generation.units.iter().for_each(|unit| recorder.vitals().source_known(&unit.name));
     recorder.vitals().enter(Phase::Running);
-    let mut daemon =
-        Daemon { recorder, sources, generations, live, change: None, probation: None, stop: None, outage: None };
+    let mut daemon = Daemon {
+        recorder,
+        sources,
+        generations,
+        live,
+        change: None,
+        probation: None,
+        stop: None,
+        outage: None,
+        put_off: None,
+    };
     loop {
         match daemon.round(orders) {
             Ok(Some(why)) => return Ok(why),
@@ -189,6 +198,8 @@ struct Daemon<'d> {
     stop: Option<(String, Instant)>,
     /// How the store failed last.
     outage: Option<Outage>,
+    /// A change that made room in a full log, to be obeyed next.
+    put_off: Option<Box<Swap>>,
 }
 
 struct Change {
@@ -230,6 +241,9 @@ impl Daemon<'_> {
         if self.recorder.state().is_poisoned() {
             // Somebody else's commit failed: without telemetry nobody would notice, and alerts would wait for ever.
             return Err(StateError::Poisoned.into());
+        }
+        if let Some(swap) = self.put_off.take() {
+            self.swap(*swap)?;
         }
         for at in 0..self.sources.len() {
             let turn = self.sources[at].start_when_due(self.recorder)?;
@@ -325,6 +339,7 @@ impl Daemon<'_> {
             }
             Err(e) => {
                 let why = chain(&e);
+                self.recorder.keep_within(&back_to.file.config);
                 self.recorder.vitals().reloaded("refused");
                 self.recorder.refuse(&author, &reason, &why);
                 self.recorder.commit()?;
@@ -350,7 +365,7 @@ impl Daemon<'_> {
         self.recorder.turn_to(&built.generation, author, reason)?;
         self.recorder.refresh_baselines()?;
         self.recorder.commit()?;
-        self.recorder.set_limits(CommitLimits::of(&built.file.config, true));
+        self.recorder.keep_within(&built.file.config);
         if self.generations.active().file.config.schedule != built.file.config.schedule {
             self.recorder.attend(ScheduleOptions::of(&built.file.config, false))?;
         }

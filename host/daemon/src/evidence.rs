@@ -4,6 +4,7 @@
 //! is sealed once, at a position of the log that is stored, and the same case gives the same bytes again.
 
 pub mod made;
+mod seal;
 pub mod shelf;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,9 +30,10 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
 use crate::plugin::Frames;
 use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
-use crate::state::{Commit, Reader, SignedHead, State};
+use crate::state::{Commit, Reader, State};
 
 use made::{Made, history, ordinals};
+use seal::Seal;
 
 /// Samples of one pack at most: two checkpoints' worth. The engine never lets a range grow beyond it.
 const PACK_SAMPLES_MAX: usize = 500_000;
@@ -68,20 +70,6 @@ pub struct PackedFrame {
     pub fault: Option<String>,
 }
 
-/// How a case was sealed, so that it is sealed the same way again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Seal {
-    v: u8,
-    /// The log's head the proofs lead to.
-    body: String,
-    head_signature: String,
-    /// Time of the entry the pack is sealed at, ns.
-    time_ns: i64,
-    /// What was signed, and the signature.
-    signed: Hash,
-    signature: String,
-}
-
 /// Adds a file to a payload; gives back what stood under the name before.
 type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
 
@@ -89,17 +77,9 @@ type Put<'p> = dyn FnMut(&str, Vec<u8>) -> Option<Vec<u8>> + 'p;
 pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, PipelineError> {
     let reader = state.reader()?;
     let gathered = gather(&reader, case)?;
-    let stored: Option<Seal> = match reader.meta(&case.program, &seal_name(&case.id))? {
-        Some(bytes) => Some(cbor::decode(&bytes).map_err(|e| PipelineError::corrupt("seal", e))?),
-        None => None,
-    };
+    let stored = Seal::load(&reader, case)?;
     let head = match &stored {
-        Some(seal) => SignedHead {
-            checkpoint: hb_log::checkpoint::Checkpoint::parse(&seal.body)
-                .map_err(|e| PipelineError::corrupt("seal", e))?,
-            body: seal.body.clone(),
-            signature: seal.head_signature.clone(),
-        },
+        Some(seal) => seal.head()?,
         None => reader.checkpoint()?.ok_or_else(|| PipelineError::corrupt("log", "it has no head"))?,
     };
     let time_ns = if let Some(seal) = &stored {
@@ -111,7 +91,11 @@ pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, Pipeli
     };
     let mut payload = gathered;
     payload.insert(names::CUSTODY.to_owned(), custody(case, time_ns).into_bytes());
-    let key = PublicKey::parse(&signer.public_text()).map_err(|e| PipelineError::corrupt("key", e))?;
+    let own = signer.public_text();
+    let key = match &stored {
+        Some(seal) => seal.key(state)?,
+        None => PublicKey::parse(&own).map_err(|e| PipelineError::corrupt("key", e))?,
+    };
     let entries = log_entries(&reader, case, head.checkpoint.size)?;
     reader.with_nodes(|nodes| {
         pack::put_log(&mut payload, &entries, &head.checkpoint, &head.signature, std::slice::from_ref(&key), nodes)
@@ -128,12 +112,13 @@ pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, Pipeli
         }
         let signature = signer.sign(bytes, comment);
         made = Some(Seal {
-            v: 1,
+            v: Seal::V,
             body: head.body.clone(),
             head_signature: head.signature.clone(),
             time_ns,
             signed,
             signature: signature.clone(),
+            key: Some(own.clone()),
         });
         signature
     });

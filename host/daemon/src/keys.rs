@@ -157,6 +157,13 @@ impl Signer {
     }
 }
 
+/// The public keys in a state directory: the host's, and those of keys that it had before. What cannot be read is none.
+pub fn public_keys(state_dir: &Path) -> Vec<PublicKey> {
+    let files = fs::read_dir(state_dir.join(KEY_DIR)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let public = files.filter(|path| path.extension().is_some_and(|e| e == "pub"));
+    public.filter_map(|path| PublicKey::parse(&fs::read_to_string(path).ok()?).ok()).collect()
+}
+
 /// Writes a file so that it is there whole or not at all, and never over another one.
 fn create_whole(path: &Path, text: &str, mode: u32) -> Result<(), KeyError> {
     let new = path.with_extension("new");
@@ -237,6 +244,10 @@ mod tests {
         assert_eq!(fs::read_to_string(Signer::public_path(dir.path())).unwrap(), new.public_text());
         let kept = fs::read_to_string(keys.join(format!("host-{}.pub", old.key_id()))).unwrap();
         assert_eq!(kept, old.public_text());
+        let mut known: Vec<String> = public_keys(dir.path()).iter().map(PublicKey::key_id).collect();
+        let mut wanted = vec![old.key_id(), new.key_id()];
+        (known.sort(), wanted.sort());
+        assert_eq!(known, wanted);
 
         fs::remove_file(keys.join(SECRET_NAME)).unwrap();
         fs::write(keys.join(PUBLIC_NAME), "no key").unwrap();

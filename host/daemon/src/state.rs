@@ -87,7 +87,7 @@ const FILE_NAME: &str = "hb.redb";
 const NEW_FILE_NAME: &str = "hb.redb.new";
 
 /// Limits of a state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Bytes the store may keep in memory.
     pub cache_bytes: usize,
@@ -156,7 +156,7 @@ struct Shared {
     /// Empty after a reopening that failed.
     database: RwLock<Option<Database>>,
     place: Place,
-    options: Options,
+    options: RwLock<Options>,
     opened: Opened,
     /// As of the newest commit.
     usage: Mutex<Usage>,
@@ -205,7 +205,7 @@ impl State {
         opened.created = created;
         let writing = Mutex::new(Writing { packer: Packer::new()?, poisoned: false });
         let usage = Mutex::new(read_usage(&database, &options)?);
-        let database = RwLock::new(Some(database));
+        let (database, options) = (RwLock::new(Some(database)), RwLock::new(options));
         Ok(Self(Arc::new(Shared { identity, database, place, options, opened, usage, writing, _lock: lock })))
     }
 
@@ -259,7 +259,7 @@ impl State {
         writing.poisoned = true;
         let mut place = self.0.database.write().unwrap_or_else(PoisonError::into_inner);
         drop(place.take());
-        let (database, identity, _) = open_database(&self.0.place, &self.0.options)?;
+        let (database, identity, _) = open_database(&self.0.place, &self.options())?;
         if identity != self.0.identity {
             let what = "another state lies in the place of the one that was open".to_owned();
             return Err(StateError::Corrupt { table: "host", key: "\"host_id\"".to_owned(), what });
@@ -280,9 +280,19 @@ impl State {
         *self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The limits it was opened with.
-    pub fn options(&self) -> &Options {
-        &self.0.options
+    /// The limits it keeps.
+    pub fn options(&self) -> Options {
+        self.0.options()
+    }
+
+    /// Keeps other limits from the next commit on; its cache stays as large as it is.
+    pub fn limit(&self, options: Options) {
+        // The next commit waits until all of it has changed.
+        let _writing = self.0.writing();
+        *self.0.options.write().unwrap_or_else(PoisonError::into_inner) = options;
+        let mut usage = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        (usage.cap_bytes, usage.log_cap_bytes) = (options.cap_bytes, options.log_cap_bytes);
+        usage.is_log_full &= usage.log_bytes > usage.log_cap_bytes;
     }
 
     /// The directory it lies in; none for one in memory.
@@ -306,6 +316,10 @@ impl Shared {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn options(&self) -> Options {
+        *self.options.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn try_commit(
         &self,
         make: impl FnOnce(u64) -> Commit,
@@ -318,19 +332,19 @@ impl Shared {
         for hold in &mut commit.holds {
             hold.entries.iter_mut().for_each(|entry| *entry += first);
         }
-        let tally = Tally::default();
+        let (tally, options) = (Tally::default(), self.options());
         let mut writer = Writer {
             txn: &txn,
             packer,
             identity: &self.identity,
-            options: &self.options,
+            options: &options,
             tally: &tally,
             program: &commit.program,
             lane: &commit.lane,
         };
         let written = writer.write(&commit).and_then(|()| {
             let (bytes, log_bytes) = usage::load(&txn)?;
-            let before = Usage { bytes, log_bytes, ..usage_of(&self.options) };
+            let before = Usage { bytes, log_bytes, ..usage_of(&options) };
             // Behind the commit's own entries: it may have counted on where those come.
             let mut entries = std::mem::take(&mut commit.entries);
             entries.extend(retain::slice(&txn, before, &tally)?);

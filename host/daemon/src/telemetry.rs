@@ -80,6 +80,10 @@ pub struct Durable {
     pub dead: u64,
     /// Entries of the log now.
     pub log_entries: u64,
+    /// What became of alerts: `firing`, `resolved`.
+    pub alerts: Vec<&'static str>,
+    /// Alerts that fire now, when something became of one.
+    pub firing: Option<u64>,
 }
 
 /// The numbers and reasons of one daemon.
@@ -114,6 +118,8 @@ struct Seldom {
     alerts_firing: u64,
     outbox: BTreeMap<String, u64>,
     reloads: BTreeMap<&'static str, u64>,
+    /// Bytes of the log, what it is allowed, and whether nothing of it may go.
+    log: (u64, u64, bool),
     /// What was told of refused telemetry, and when.
     told: BTreeMap<String, [u64; 4]>,
     told_at: Option<Instant>,
@@ -203,6 +209,11 @@ impl Vitals {
         self.cases.fetch_add(durable.cases, Relaxed);
         self.dead_letters.fetch_add(durable.dead, Relaxed);
         self.log_entries.store(durable.log_entries, Relaxed);
+        if let Some(firing) = durable.firing {
+            let mut seldom = self.seldom();
+            durable.alerts.iter().for_each(|status| *seldom.alerts.entry(status).or_default() += 1);
+            seldom.alerts_firing = firing;
+        }
         for source in self.sources().values() {
             source.durable();
         }
@@ -231,13 +242,6 @@ impl Vitals {
         self.seldom().held.remove(what);
     }
 
-    /// An alert began to fire or was resolved, and this many fire now.
-    pub fn alert(&self, status: &'static str, firing: u64) {
-        let mut seldom = self.seldom();
-        *seldom.alerts.entry(status).or_default() += 1;
-        seldom.alerts_firing = firing;
-    }
-
     /// This many alerts fire, as a new daemon finds them.
     pub fn firing(&self, firing: u64) {
         self.seldom().alerts_firing = firing;
@@ -246,6 +250,11 @@ impl Vitals {
     /// This many documents wait for a sink.
     pub fn outbox(&self, sink: &str, waiting: u64) {
         self.seldom().outbox.insert(sink.to_owned(), waiting);
+    }
+
+    /// The log needs so many bytes of what it is allowed; `is_full` when it takes nothing more.
+    pub fn log(&self, bytes: u64, cap_bytes: u64, is_full: bool) {
+        self.seldom().log = (bytes, cap_bytes, is_full);
     }
 
     /// Somebody asked for another generation, and this came of it: `active`, `refused`, `rolled_back`.
@@ -328,6 +337,7 @@ impl Vitals {
             "commit_failures": self.commit_failures.load(Relaxed),
             "commit_latency_sec": quantiles(&self.commit_latency),
             "log_entries": self.log_entries.load(Relaxed),
+            "log": { "bytes": seldom.log.0, "cap_bytes": seldom.log.1, "full": seldom.log.2 },
             "state_bytes": disk_bytes(&seldom.state_files),
             "dead_letters": self.dead_letters.load(Relaxed),
             "shed_samples": self.shed_samples.load(Relaxed),
@@ -382,6 +392,10 @@ impl Vitals {
             scrape.count(Id::Alerts, &[status], seldom.alerts.get(status).copied().unwrap_or(0));
         }
         scrape.count(Id::AlertsFiring, &[], seldom.alerts_firing);
+        let (bytes, cap_bytes, is_full) = seldom.log;
+        scrape.count(Id::LogBytes, &[], bytes);
+        scrape.count(Id::LogCapBytes, &[], cap_bytes);
+        scrape.count(Id::LogFull, &[], is_full.into());
         for (sink, waiting) in &seldom.outbox {
             scrape.count(Id::OutboxDepth, &[sink], *waiting);
         }
@@ -502,9 +516,9 @@ mod tests {
         let vitals = Vitals::new();
         vitals.outbox("hook", 2);
         vitals.reloaded("active");
-        vitals.alert("firing", 1);
+        vitals.committed(&Durable { alerts: vec!["firing"], firing: Some(1), ..Durable::default() });
         let counts = METRICS.iter().filter(|m| m.name.starts_with("hb_transport_")).map(|m| (m.id, 1)).collect();
-        let reading = Reading { fault: None, counts };
+        let reading = Reading { counts, ..Reading::default() };
         vitals.source_down("s", "plugin", "x");
         vitals.source_up("s", Some(Box::new(move || reading.clone())));
         vitals.took("s", &Taken { frames: 1, clock_ns: Some(1), ..Taken::default() });

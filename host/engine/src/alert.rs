@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! ok --bad window with a severity--> firing --PASS--> resolved --bad window with a severity--> firing
+//!                                    firing --check removed--> resolved
 //! ```
 //!
 //! A bad window is one of status DRIFT, FAIL or ERROR. While an alert fires, further bad windows of the same asset and
@@ -19,6 +20,9 @@ use crate::decision::{Decision, Severity, Status};
 /// Resolved alerts that are remembered, for whoever asks what was; those that ended first go first.
 pub const RESOLVED_MAX: usize = 1_000;
 
+/// Why an alert is resolved whose check no generation has any more.
+pub const CHECK_REMOVED: &str = "check removed";
+
 /// Hex digits of a fingerprint: 64 bits tell the alerts of any plant apart, and fit a line.
 const FINGERPRINT_DIGITS: usize = 16;
 
@@ -28,7 +32,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 pub enum AlertState {
     /// The fault is there.
     Firing,
-    /// A window passed.
+    /// A window passed, or nobody judges any more whether one does.
     Resolved,
 }
 
@@ -69,7 +73,7 @@ pub struct Alert {
     pub reason: String,
     /// Start of the first window it fired for, ns.
     pub starts_at_ns: i64,
-    /// End of the window that passed, ns.
+    /// End of the window that passed, or when its check was removed, ns.
     pub ends_at_ns: Option<i64>,
     /// The decision that was told last.
     pub decision: Hash,
@@ -181,10 +185,32 @@ impl AlertBook {
         }
     }
 
+    /// Resolves what fires for checks that are not there any more: nothing will ever judge whether the fault is over.
+    /// Its last decision stands; `now_ns` is the time of the lane, if it has one.
+    pub fn retire(&mut self, has_check: impl Fn(&str) -> bool, now_ns: Option<i64>) -> Vec<Step> {
+        let is_gone = |a: &&Alert| a.state == AlertState::Firing && !has_check(&a.check);
+        let gone: Vec<(String, String)> =
+            self.alerts.iter().filter(is_gone).map(|a| (a.asset.clone(), a.check.clone())).collect();
+        let mut steps = Vec::new();
+        for (asset, check) in gone {
+            let Ok(i) = self.alerts.binary_search_by(|a| place(a).cmp(&(&asset, &check))) else { continue };
+            let alert = &mut self.alerts[i];
+            alert.reason = CHECK_REMOVED.to_owned();
+            let ends_at_ns = now_ns.unwrap_or(alert.starts_at_ns).max(alert.starts_at_ns);
+            steps.push(self.end(i, ends_at_ns));
+        }
+        steps
+    }
+
     fn resolve(&mut self, i: usize, decision: &Decision, hash: Hash) -> Step {
         let alert = &mut self.alerts[i];
-        (alert.state, alert.status, alert.decision) = (AlertState::Resolved, Status::Pass, hash);
-        alert.ends_at_ns = Some(decision.end_ns);
+        (alert.status, alert.decision) = (Status::Pass, hash);
+        self.end(i, decision.end_ns)
+    }
+
+    fn end(&mut self, i: usize, ends_at_ns: i64) -> Step {
+        let alert = &mut self.alerts[i];
+        (alert.state, alert.ends_at_ns) = (AlertState::Resolved, Some(ends_at_ns));
         let alert = alert.clone();
         self.resolved += 1;
         let forgotten = if self.resolved > RESOLVED_MAX { self.forget(&alert.fingerprint) } else { None };
@@ -309,6 +335,27 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 4);
+    }
+
+    #[test]
+    fn what_nothing_judges_any_more_is_resolved_once() {
+        let mut book = AlertBook::default();
+        for asset in ["a", "b"] {
+            let d = decision(asset, 1, Status::Fail, Some(Severity::Fail));
+            book.step(&d, Hash::of(&d.to_bytes()), None).unwrap();
+        }
+        let passed = decision("b", 2, Status::Pass, None);
+        book.step(&passed, Hash::of(&passed.to_bytes()), None).unwrap();
+        assert_eq!(book.retire(|check| check == "c", Some(50)), []);
+        let steps = book.retire(|_| false, Some(50));
+        let [Step { alert, is_told: true, forgotten: None }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((alert.asset.as_str(), alert.state, alert.ends_at_ns), ("a", AlertState::Resolved, Some(50)));
+        assert_eq!((alert.status, alert.reason.as_str()), (Status::Fail, CHECK_REMOVED));
+        assert_eq!(book.retire(|_| false, Some(60)), []);
+        // A check that comes back begins anew.
+        let d = decision("a", 9, Status::Fail, Some(Severity::Fail));
+        let again = book.step(&d, Hash::of(&d.to_bytes()), None).unwrap().alert;
+        assert_eq!((again.state, again.starts_at_ns, again.reason.as_str()), (AlertState::Firing, 90, ""));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const HEAD: &str = "\
 At most 32 connections are served at a time, the oldest gives way to the newest; a request has at most 16 KiB, and a connection without an answer for 30 s is shut.
 
 Lines on stderr are text by default, in the journal with their level in front; `--log-format json`, or `HB_LOG_FORMAT=json`, makes each of them a JSON object with `timestamp`, `level`, `target`, `message` and the fields of the event.
-All lines of one decision share its `correlation_id`; `txn` is the commit that made it durable.
+All lines of one decision share its `correlation_id`, those of its alert and of what sinks were told of it too; `txn` is the commit that made it durable.
 `RUST_LOG` chooses what is shown, as `RUST_LOG=hb=debug`; a daemon shows `info`, other verbs and `--once` show `warn`.
 
 ## Metrics

@@ -230,6 +230,7 @@ fn write_artifacts(unit: &Unit, limits: FeedLimits, out: &Path, end: &End) -> Re
     let failed = |e: std::io::Error| Failure::io(out, &e);
     let book = SeriesBook::default();
     let mut feed = Feed::start(unit, &book, None, limits)?;
+    let probe = feed.take_probe();
     let mut run = Run::create(unit, out).map_err(failed)?;
     let is_live = end.is_asked.is_some();
     if is_live {
@@ -237,6 +238,7 @@ fn write_artifacts(unit: &Unit, limits: FeedLimits, out: &Path, end: &End) -> Re
     }
     let bar = progress::frames("ingest");
     let (mut is_ending, mut unsaved, mut saved): (_, Option<Cursor>, _) = (false, None, Instant::now());
+    let mut fault = None;
     loop {
         let ends_now = !is_ending && end.has_come();
         let is_due = ends_now || feed.wants_commit() || saved.elapsed() >= Duration::from_millis(SAVE_MS);
@@ -250,6 +252,7 @@ fn write_artifacts(unit: &Unit, limits: FeedLimits, out: &Path, end: &End) -> Re
             saved = Instant::now();
         }
         if ends_now {
+            fault = probe.as_ref().and_then(|probe| probe().fault);
             feed.finish();
             is_ending = true;
         }
@@ -265,6 +268,11 @@ fn write_artifacts(unit: &Unit, limits: FeedLimits, out: &Path, end: &End) -> Re
         }
     }
     bar.finish_and_clear();
+    if let Some(why) = fault.filter(|_| bar.position() == 0) {
+        // Nothing that came is something else than nothing that could come.
+        let d = Diagnostic::error(Area::Transport, format!("nothing was read: {}", neutralise(&why)));
+        return Err(Failure::new(exit::IO, d.help("no artifacts were written; run it again when that is mended")));
+    }
     run.writer.finish(run.meta).map_err(failed)
 }
 

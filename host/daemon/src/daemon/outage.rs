@@ -2,12 +2,15 @@
 //!
 //! Sources stay as they are and are not read: their queues are bounded, so streams stall, brokers wait for
 //! acknowledgements, and files wait anyway. What came over datagrams meanwhile the kernel keeps or counts as dropped.
+//!
+//! A log that is full is one too, though the store itself works: what is taken must be recorded. A config that allows
+//! more ends it.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{Daemon, Order, TURN_MS};
+use super::{Daemon, Order, Swap, TURN_MS};
 use crate::diagnostic::{Area, Diagnostic, chain};
 use crate::pipeline::PipelineError;
 use crate::state::StateError;
@@ -38,9 +41,7 @@ impl Daemon<'_> {
         let (began, mut attempts) = (Instant::now(), 0);
         let before = self.outage.take().filter(|o| o.over.elapsed() < Duration::from_secs(STEADY_SEC));
         let mut in_a_row = before.map_or(0, |o| o.attempts);
-        tracing::error!(error = chain(&error), "the state store failed; nothing is read until it works again");
-        self.recorder.vitals().hold("state", &chain(&error));
-        self.live.stalled(Some(&error));
+        self.say_why(&error);
         let active = self.generations.active();
         loop {
             let wait_ms = (RETRY_MS << in_a_row.min(16)).min(RETRY_MS_MAX);
@@ -52,6 +53,9 @@ impl Daemon<'_> {
                 Ok(()) => break,
                 Err(PipelineError::State(e)) if e.is_outage() => {
                     tracing::debug!(error = chain(&e), attempts, "the state store still fails");
+                    if what_of(&e) != what_of(&error) {
+                        self.say_why(&e);
+                    }
                     error = e;
                 }
                 Err(e) => return Err(e),
@@ -59,10 +63,25 @@ impl Daemon<'_> {
         }
         let stood_ms = began.elapsed().as_millis() as u64;
         tracing::warn!(stood_ms, attempts, "the state store works again; nothing that was taken is lost");
-        self.recorder.vitals().release("state");
+        [STORE, LOG].into_iter().for_each(|what| self.recorder.vitals().release(what));
+        self.recorder.tell_usage();
         self.live.stalled(None);
         self.outage = Some(Outage { attempts: in_a_row, over: Instant::now() });
         Ok(())
+    }
+
+    /// Says why nothing is read, to whoever asks or reads the lines.
+    fn say_why(&mut self, error: &StateError) {
+        let (what, why, vitals) = (what_of(error), chain(error), self.recorder.vitals());
+        if what == LOG {
+            tracing::error!(error = why, "the audit log is full; nothing is read until it has room");
+        } else {
+            tracing::error!(error = why, "the state store failed; nothing is read until it works again");
+        }
+        [STORE, LOG].into_iter().for_each(|what| vitals.release(what));
+        vitals.hold(what, &why);
+        self.recorder.tell_usage();
+        self.live.stalled(Some(error));
     }
 
     /// Answers orders until then; says why the daemon has to end, when its time is up.
@@ -87,7 +106,7 @@ impl Daemon<'_> {
             // A loop that waits for a disk lives.
             self.recorder.vitals().turn();
             self.live.turn(self.recorder);
-            if self.stop.is_some() && !was_told {
+            if self.put_off.is_some() || self.stop.is_some() && !was_told {
                 return None;
             }
         }
@@ -96,6 +115,7 @@ impl Daemon<'_> {
     fn put_off(&mut self, order: Order) {
         match order {
             Order::Stop(why) => self.stop(why),
+            Order::Swap(swap) if self.recorder.blocked().is_some() => self.make_room(swap),
             Order::Swap(swap) => {
                 let d = Diagnostic::error(Area::State, "the state store fails, so that no change can be recorded");
                 // Whoever asked may have gone.
@@ -107,4 +127,25 @@ impl Daemon<'_> {
             Order::Baselines(reply) => drop(reply),
         }
     }
+
+    /// Lets the limits of a change hold at once, when they give a full log room: then the change can be recorded, and is
+    /// obeyed as soon as the log takes something again.
+    fn make_room(&mut self, swap: Box<Swap>) {
+        self.recorder.keep_within(&swap.built.file.config);
+        let Some(full) = self.recorder.blocked() else {
+            self.put_off = Some(swap);
+            return;
+        };
+        self.recorder.keep_within(&self.generations.active().file.config);
+        // Whoever asked may have gone.
+        let _ = swap.reply.send(Err(Diagnostic::error(Area::State, chain(&full))));
+    }
+}
+
+/// What holds a daemon up, as its health names it.
+const STORE: &str = "state";
+const LOG: &str = "audit log";
+
+fn what_of(error: &StateError) -> &'static str {
+    if matches!(error, StateError::LogFull { .. }) { LOG } else { STORE }
 }

@@ -105,8 +105,6 @@ impl Reloader {
             ("program", now.program == next.program),
             ("state", now.state == next.state),
             ("http", now.http == next.http),
-            ("limits.max_state_mb", now.limits.max_state_mb == next.limits.max_state_mb),
-            ("limits.max_audit_log_mb", now.limits.max_audit_log_mb == next.limits.max_audit_log_mb),
         ];
         let mut found = Diagnostics::new();
         for (key, _) in fixed.iter().filter(|(_, same)| !same) {

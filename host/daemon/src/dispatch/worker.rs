@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hb_log::hash::Hasher;
+use hb_log::hash::{Hash, Hasher};
 
 use super::bell::Bell;
 use crate::clock;
-use crate::config::RetryConfig;
+use crate::config::{DocumentKind, RetryConfig};
 use crate::diagnostic::chain;
 use crate::keys::Signer;
 use crate::pipeline::record::LIVE;
@@ -177,6 +177,7 @@ impl Worker {
             match answer {
                 Delivered::Delivered => {
                     delivered += 1;
+                    tell_delivered(&self.sink, due);
                     commit.settled.push(self.settled(due, Settlement::Gone));
                 }
                 Delivered::Rejected(why) => self.bury(due, format!("rejected: {why}"), &mut commit),
@@ -202,6 +203,8 @@ impl Worker {
             }
             let wait = pause.unwrap_or_else(|| self.wait(attempts, ms));
             let next_attempt_ns = now_ns.saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX));
+            let (correlation_id, id, wait_ms) = (correlation_id(due), &due.row.id, wait.as_millis() as u64);
+            tracing::debug!(correlation_id, sink = self.sink, id, attempts, why, wait_ms, "a document waits");
             commit.settled.push(self.settled(due, Settlement::Later { attempts, next_attempt_ns }));
         }
         let counted = [("documents.delivered", delivered), ("documents.dead", commit.dead.len() as u64)];
@@ -245,7 +248,8 @@ impl Worker {
 
     /// Gives a document up: it is a dead letter of its sink.
     fn bury(&self, due: &Due, cause: String, commit: &mut Commit) {
-        tracing::error!(sink = self.sink, id = due.row.id, cause, "a document is given up; it is a dead letter now");
+        let (correlation_id, id) = (correlation_id(due), &due.row.id);
+        tracing::error!(correlation_id, sink = self.sink, id, cause, "a document is given up; it is a dead letter now");
         commit.settled.push(self.settled(due, Settlement::Gone));
         let (plugin, ordinal, frame) = (self.sink.clone(), due.row.seq, due.json.clone());
         commit.dead.push(DeadRow { plugin, ordinal, cause, frame });
@@ -267,6 +271,27 @@ const NS_PER_MS: i64 = 1_000_000;
 
 /// Doublings after which the longest configurable wait is exceeded; a shift must end somewhere.
 const BACKOFF_DOUBLINGS_MAX: u32 = 16;
+
+/// Alerts are few, and somebody may wait for each; decisions may be many.
+fn tell_delivered(sink: &str, due: &Due) {
+    let (correlation_id, id, attempts) = (correlation_id(due), &due.row.id, due.row.attempts + 1);
+    if due.row.kind == DocumentKind::Alerts.name() {
+        tracing::info!(correlation_id, sink, id, attempts, "alert delivered");
+    } else {
+        tracing::debug!(correlation_id, sink, id, attempts, "decision delivered");
+    }
+}
+
+/// What the lines of one decision share: the beginning of the hash of the decision that a document is about.
+fn correlation_id(due: &Due) -> String {
+    #[derive(serde::Deserialize)]
+    struct About {
+        decision: Option<Hash>,
+    }
+    let about = serde_json::from_slice::<About>(&due.json).ok().and_then(|about| about.decision);
+    // The id of a decision is its hash.
+    about.or_else(|| due.row.id.parse().ok()).map_or_else(String::new, |hash| hash.short())
+}
 
 /// The same for the same documents.
 fn batch_id(due: &[Due]) -> u64 {

@@ -1,7 +1,7 @@
 //! Alerts of the live lane: each decision moves them, and what is to be told joins the decision's own commit.
 
 use ciborium::Value;
-use hb_engine::alert::{Alert, AlertBook, AlertState, Step};
+use hb_engine::alert::{Alert, AlertBook, AlertState, CHECK_REMOVED, Step};
 use hb_engine::decision::Decision;
 use hb_log::cbor;
 use hb_log::hash::Hash;
@@ -37,30 +37,50 @@ impl Alerting {
         self.book.alerts().iter().filter(|alert| alert.state == AlertState::Firing).count() as u64
     }
 
-    /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry. Says what
-    /// became of the alert, when somebody is told.
+    /// Adds to the commit of a decision what follows from it: its documents, its alert, and the alert's entry. Returns
+    /// the alert when somebody is told.
     pub(super) fn decided(
         &mut self,
         hash: Hash,
         decision: &Decision,
         case: Option<&str>,
         commit: &mut Commit,
-    ) -> Option<AlertState> {
+    ) -> Option<Alert> {
         if decision.is_notable() && self.routes.wanting(DocumentKind::Decisions).next().is_some() {
             self.queue(&Document::of_decision(hash, decision), commit);
         }
-        let Step { alert, is_told, forgotten } = self.book.step(decision, hash, case)?;
-        let told = is_told.then_some(alert.state);
+        let step = self.book.step(decision, hash, case)?;
+        let document = Document::of_alert(&step.alert, decision, self.routes.packs.as_deref());
+        self.tell(step, &document, None, commit)
+    }
+
+    /// Adds to a commit that what fires for removed checks is resolved; returns the alerts.
+    pub(super) fn retire(
+        &mut self,
+        has_check: impl Fn(&str) -> bool,
+        now_ns: Option<i64>,
+        commit: &mut Commit,
+    ) -> Vec<Alert> {
+        let mut told = Vec::new();
+        for step in self.book.retire(has_check, now_ns) {
+            let document = Document::of_retired(&step.alert, self.routes.packs.as_deref());
+            told.extend(self.tell(step, &document, Some(CHECK_REMOVED), commit));
+        }
+        told
+    }
+
+    fn tell(&self, step: Step, document: &Document, why: Option<&str>, commit: &mut Commit) -> Option<Alert> {
+        let Step { alert, is_told, forgotten } = step;
         commit.alerts.extend(forgotten.map(|fingerprint| (fingerprint, None)));
         if is_told {
-            self.queue(&Document::of_alert(&alert, decision, self.routes.packs.as_deref()), commit);
-            commit.entries.push(entry(&alert));
+            self.queue(document, commit);
+            commit.entries.push(entry(&alert, why));
         }
         let sinks = self.routes.wanting(DocumentKind::Alerts).map(str::to_owned).collect();
-        let fingerprint = alert.fingerprint.clone();
+        let kept = cbor::encode(&KeptAlert { v: 1, alert: alert.clone(), sinks });
         // The newest row stands, also within one commit.
-        commit.alerts.push((fingerprint, Some(cbor::encode(&KeptAlert { v: 1, alert, sinks }))));
-        told
+        commit.alerts.push((alert.fingerprint.clone(), Some(kept)));
+        is_told.then_some(alert)
     }
 
     fn queue(&self, document: &Document, commit: &mut Commit) {
@@ -77,8 +97,8 @@ impl Alerting {
     }
 }
 
-/// The log's entry of an alert that fired, got worse or was resolved.
-fn entry(alert: &Alert) -> NewEntry {
+/// The log's entry of an alert that fired, got worse or was resolved; `why` when no decision says it.
+fn entry(alert: &Alert, why: Option<&str>) -> NewEntry {
     let kind = match alert.state {
         AlertState::Firing => "alert.firing",
         AlertState::Resolved => "alert.resolved",
@@ -94,6 +114,7 @@ fn entry(alert: &Alert) -> NewEntry {
         text("status", alert.status.as_str()),
     ];
     body.extend(alert.case.iter().map(|case| text("case", case)));
+    body.extend(why.map(|why| text("why", why)));
     body.extend(
         [("decision", alert.decision), ("event", alert.event_id())]
             .map(|(name, hash)| (Value::Text(name.into()), Value::Bytes(hash.as_bytes().to_vec()))),

@@ -10,6 +10,7 @@ mod reader;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TrySendError, bounded};
@@ -22,7 +23,7 @@ use crate::config::Config;
 use crate::generation::{Part, Unit, transport_options};
 use crate::plugin::{Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, SourceInstance};
 use crate::state::DeliveryRows;
-use crate::telemetry::Probe;
+use crate::telemetry::{Probe, Reading};
 use crate::transport::mqtt::Digest;
 use crate::transport::{MqttHandle, Position, Transport, TransportOptions};
 
@@ -120,6 +121,8 @@ pub struct Feed {
     /// Of a subscription.
     handle: Option<MqttHandle>,
     probe: Option<Probe>,
+    /// Frames that were cut and not taken.
+    waiting: Arc<AtomicU64>,
 }
 
 /// What a reader is told.
@@ -181,7 +184,8 @@ impl Feed {
         let options = transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)?;
         let is_live = !matches!(&options, TransportOptions::File(file) if !file.follow);
         let transport = Transport::open(options, position.as_ref(), delivered)?;
-        let (handle, probe) = (transport.handle(), transport.probe());
+        let waiting = Arc::new(AtomicU64::new(0));
+        let (handle, probe) = (transport.handle(), with_waiting(transport.probe(), Arc::clone(&waiting)));
         let Prepared { mut source, workers } = Prepared::new(unit, book)?;
         // What comes now is behind the end of the last run: the source ends anew, and is sealed again.
         let cursor = Cursor { ended: false, ..resume.cloned().unwrap_or(Cursor { v: 1, ..Cursor::default() }) };
@@ -207,10 +211,11 @@ impl Feed {
             faults: Vec::new(),
             deliveries: DeliveryRows::default(),
             breaker: Breaker::default(),
+            waiting: Arc::clone(&waiting),
         };
         tracing::debug!(source = unit.name, "reading");
         spawn("hb-source", move || reader.run())?;
-        Ok(Feed { turns, turn: 0, next_turns: None, control, orders, handle, probe })
+        Ok(Feed { turns, turn: 0, next_turns: None, control, orders, handle, probe: Some(probe), waiting })
     }
 
     /// Lets other plugins take over while the transport stays as it is; [`Next::Swapped`] says when they have. The
@@ -242,6 +247,7 @@ impl Feed {
         match self.turns[self.turn].recv_deadline(deadline) {
             Ok(Message::Batch(batch)) => {
                 self.turn = (self.turn + 1) % self.turns.len();
+                self.waiting.fetch_sub(batch.frames.len() as u64, Relaxed);
                 Next::Batch(batch)
             }
             Ok(Message::Swapped) => {
@@ -285,6 +291,14 @@ impl Feed {
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
+}
+
+/// What a transport says of itself, with the frames that wait behind it.
+fn with_waiting(transport: Option<Probe>, waiting: Arc<AtomicU64>) -> Probe {
+    Box::new(move || {
+        let reading = transport.as_ref().map(|probe| probe()).unwrap_or_default();
+        Reading { waiting: waiting.load(Relaxed), ..reading }
+    })
 }
 
 /// The queues before and behind the workers of a unit, in their order.

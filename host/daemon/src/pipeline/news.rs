@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use hb_engine::alert::{Alert, AlertState};
 use hb_engine::decision::{Severity, Status};
 use hb_log::hash::Hash;
 
@@ -22,6 +23,8 @@ pub(super) struct News {
     pub(super) received: Option<Instant>,
     /// The hashes of what is notable in the outcome.
     pub(super) notable: Vec<Hash>,
+    /// Alerts that somebody is told of.
+    pub(super) alerts: Vec<Alert>,
     /// Samples that the engine refused since the last batch.
     pub(super) refused: u64,
     /// Decisions by the time of what made them and by status.
@@ -41,13 +44,12 @@ impl News {
     }
 
     /// For the vitals.
-    pub(super) fn durable(&mut self, took: Duration, outcome: &Outcome, dead: u64, log_entries: u64) -> Durable {
+    pub(super) fn durable(&mut self, outcome: &Outcome) -> Durable {
         Durable {
-            took,
             decided: std::mem::take(&mut self.decided),
             cases: outcome.cases.len() as u64,
-            dead,
-            log_entries,
+            alerts: self.alerts.iter().map(|alert| alert.state.as_str()).collect(),
+            ..Durable::default()
         }
     }
 
@@ -76,6 +78,25 @@ impl News {
         for case in outcome.cases.iter().take(TOLD_PER_COMMIT) {
             let (correlation_id, decision) = (case.decision.short(), case.decision.to_string());
             tracing::info!(correlation_id, decision, txn, lane, case = case.id, "case opened");
+        }
+        for alert in self.alerts.iter().take(TOLD_PER_COMMIT) {
+            let what = match alert.state {
+                AlertState::Firing => "alert fires",
+                AlertState::Resolved => "alert is resolved",
+            };
+            tracing::info!(
+                correlation_id = alert.decision.short(),
+                decision = alert.decision.to_string(),
+                txn,
+                lane,
+                alert = alert.event_id().to_string(),
+                fingerprint = alert.fingerprint,
+                check = alert.check,
+                asset = alert.asset,
+                severity = alert.severity.as_str(),
+                reason = alert.reason,
+                "{what}"
+            );
         }
     }
 }

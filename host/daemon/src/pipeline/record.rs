@@ -20,6 +20,7 @@ use hb_engine::spec::EngineSpec;
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
+pub use self::keep::state_options;
 pub use self::redo::Taken;
 pub use self::words::{decision_entry, text_map};
 use super::alerts::Alerting;
@@ -39,7 +40,7 @@ use crate::generation::history::History;
 use crate::keys::Signer;
 use crate::policy::PolicySet;
 use crate::state::{Commit, DeadRow, DeliveryRows, FrameBlock, JournalRow, NewEntry, QuarantineRow, State};
-use crate::telemetry::Vitals;
+use crate::telemetry::{Durable, Vitals};
 
 /// The lane of what sources bring; other lanes are offline runs.
 pub const LIVE: &str = "live";
@@ -231,15 +232,11 @@ impl Recorder {
         if self.engine.core().generation != Some(generation.hash) {
             self.turn_to(generation, "hb", reason)?;
         }
+        self.retire_alerts();
         self.refresh_baselines()?;
         self.pending.floor = Some(self.floor);
         self.pending.compared = Some(Compared::now(self.engine.core()));
         Ok(())
-    }
-
-    /// Sets when pending inputs are committed.
-    pub fn set_limits(&mut self, limits: CommitLimits) {
-        self.limits = limits;
     }
 
     /// Calls `bell` right behind each commit that brought documents for sinks.
@@ -480,7 +477,10 @@ impl Recorder {
         tracing::debug!(lane = self.lane, txn = committed.txn, "committed");
         // Whoever delivers is told first: an alert waits for nobody.
         self.bell.iter().filter(|_| has_documents).for_each(|bell| bell());
-        self.vitals.committed(&news.durable(begin.elapsed(), &self.outcome, dead, committed.checkpoint.size));
+        let (took, log_entries) = (begin.elapsed(), committed.checkpoint.size);
+        let firing = self.alerting.as_ref().filter(|_| !news.alerts.is_empty()).map(Alerting::firing);
+        self.vitals.committed(&Durable { took, dead, log_entries, firing, ..news.durable(&self.outcome) });
+        self.tell_usage();
         news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);

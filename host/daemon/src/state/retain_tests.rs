@@ -223,6 +223,14 @@ fn a_log_of_which_nothing_may_go_is_full() {
     let state = open_with(&Disk::new(), other_boot, small).unwrap();
     (1..=20).for_each(|n| drop(state.commit(commit(n), signer()).unwrap()));
     assert!(state.usage().is_log_full, "the newest entries stay: {:?}", state.usage());
+    // A cap that is not high enough changes nothing; one that is holds at once and stays.
+    let log_bytes = state.usage().log_bytes;
+    state.limit(Options { log_cap_bytes: log_bytes - 1, ..small });
+    assert!(state.usage().is_log_full, "{:?}", state.usage());
+    state.limit(Options { log_cap_bytes: 10 * log_bytes, ..small });
+    assert!(!state.usage().is_log_full, "{:?}", state.usage());
+    state.commit(commit(21), signer()).unwrap();
+    assert!(!state.usage().is_log_full && state.usage().log_cap_bytes == 10 * log_bytes, "{:?}", state.usage());
 }
 
 #[test]

@@ -183,9 +183,8 @@ fn only_the_newest_and_pinned_snapshots_stay() {
 #[test]
 fn dead_letters_and_samples_keep_the_newest_and_count_the_rest() {
     let disk = Disk::new();
-    let mut state = open_on(&disk, first_boot).unwrap();
-    let options = &mut Arc::get_mut(&mut state.0).unwrap().options;
-    *options = Options { dead_cap_bytes: 20_000, quarantine_cap_items: 3, ..options.clone() };
+    let state = open_on(&disk, first_boot).unwrap();
+    state.limit(Options { dead_cap_bytes: 20_000, quarantine_cap_items: 3, ..state.options() });
     let dead = |n: u64| DeadRow {
         plugin: "modbus".to_owned(),
         ordinal: n,

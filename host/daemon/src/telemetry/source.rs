@@ -18,6 +18,8 @@ pub struct Reading {
     pub fault: Option<String>,
     /// Its counts since it was opened.
     pub counts: Vec<(Id, u64)>,
+    /// Frames that it handed out and that nobody has taken yet.
+    pub waiting: u64,
 }
 
 /// Asks a transport, from any thread and without waiting for it.
@@ -170,12 +172,12 @@ impl SourceVitals {
         for (id, total) in TAKEN.iter().zip(&self.totals) {
             scrape.count(*id, &[name], total.load(Relaxed));
         }
-        scrape.count(Id::QueueDepth, &[name], self.queued.load(Relaxed));
         if let Some(lag_sec) = self.lag_sec() {
             scrape.number(Id::Lag, &[name], lag_sec);
         }
         let link = self.link();
         let reading = link.read();
+        scrape.count(Id::QueueDepth, &[name], self.queued.load(Relaxed) + reading.waiting);
         let up = link.state == State::Up && reading.fault.is_none();
         scrape.count(Id::SourceUp, &[name], up.into());
         scrape.count(Id::SourceRestarts, &[name], link.starts.saturating_sub(1));
@@ -207,7 +209,7 @@ impl SourceVitals {
             "failures": link.failures,
             "last_error": link.last_error,
             "lag_sec": self.lag_sec(),
-            "queue_depth": self.queued.load(Relaxed),
+            "queue_depth": self.queued.load(Relaxed) + reading.waiting,
             "taken": by_name(TAKEN.iter().map(|&id| (id, self.total(id))).collect()),
             "transport": by_name(link.counts(&reading)),
         })
@@ -280,7 +282,7 @@ mod tests {
 
     fn probe(frames: u64, connections: u64, fault: Option<&str>) -> Probe {
         let counts = vec![(Id::TransportFrames, frames), (Id::TransportConnections, connections)];
-        let reading = Reading { fault: fault.map(str::to_owned), counts };
+        let reading = Reading { fault: fault.map(str::to_owned), counts, waiting: 0 };
         Box::new(move || reading.clone())
     }
 
@@ -327,6 +329,11 @@ mod tests {
         source.took(&taken);
         let before = text(&source);
         assert!(before.contains("hb_queue_depth{source=\"s\"} 14\n") && before.contains("hb_lag_seconds"), "{before}");
+        source.up(Some(Box::new(|| Reading { waiting: 5, ..Reading::default() })));
+        let more = text(&source);
+        assert!(more.contains("hb_queue_depth{source=\"s\"} 19\n"), "what waits in front counts too: {more}");
+        assert_eq!(source.detail()["queue_depth"], 19);
+        source.up(None);
         source.durable();
         let after = text(&source);
         for line in [

@@ -47,7 +47,7 @@ fn of_socket(counters: &SocketCounters) -> Reading {
     if let Some(drops) = counters.kernel_drops() {
         counts.extend([(Id::TransportKernelDrops, drops), (Id::TransportReceiveBuffer, status.receive_buffer_bytes)]);
     }
-    Reading { fault: None, counts }
+    Reading { counts, ..Reading::default() }
 }
 
 fn of_command(status: ExecStatus) -> Reading {
@@ -63,7 +63,7 @@ fn of_command(status: ExecStatus) -> Reading {
         "" => "the command does not run".to_owned(),
         said => format!("the command does not run; it said last: {said}"),
     });
-    Reading { fault, counts }
+    Reading { fault, counts, ..Reading::default() }
 }
 
 fn of_subscription(status: &MqttStatus) -> Reading {
@@ -86,7 +86,7 @@ fn of_subscription(status: &MqttStatus) -> Reading {
         MqttLink::Down => Some(format!("no connection to the MQTT broker: {}", said.unwrap_or("not connected yet"))),
         MqttLink::Refused => Some(said.unwrap_or("the broker refused topics").to_owned()),
     };
-    Reading { fault, counts }
+    Reading { fault, counts, ..Reading::default() }
 }
 
 #[cfg(test)]

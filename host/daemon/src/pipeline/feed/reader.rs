@@ -1,6 +1,8 @@
 //! Reads a transport, lets the source plugin cut it into frames, and hands them to the normalizers in turn.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
@@ -44,6 +46,8 @@ pub(super) struct Reader {
     pub(super) faults: Vec<Faulted>,
     pub(super) deliveries: DeliveryRows,
     pub(super) breaker: Breaker,
+    /// Frames that were handed on and are not taken.
+    pub(super) waiting: Arc<AtomicU64>,
 }
 
 /// Lines that are offered to the plugin, and where each lies in the transport.
@@ -278,6 +282,7 @@ impl Reader {
         };
         let turn = self.turn;
         self.turn = (turn + 1) % self.jobs.len();
+        self.waiting.fetch_add(cut.frames.len() as u64, Relaxed);
         // When nobody takes it any more, `listen` will end this thread.
         let _ = self.jobs[turn].send(Job::Batch(Box::new(cut)));
     }

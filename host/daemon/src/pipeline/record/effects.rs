@@ -97,9 +97,15 @@ impl Recorder {
     /// Adds to the pending commit what the decision means for alerts and sinks.
     fn alert(&mut self, hash: Hash, decision: &Decision, case: Option<&str>) {
         let Some(alerting) = &mut self.alerting else { return };
-        if let Some(state) = alerting.decided(hash, decision, case, &mut self.pending) {
-            self.vitals.alert(state.as_str(), alerting.firing());
-        }
+        self.news.alerts.extend(alerting.decided(hash, decision, case, &mut self.pending));
+    }
+
+    /// Adds to the pending commit that alerts of checks that are gone are resolved.
+    pub(super) fn retire_alerts(&mut self) {
+        let (now_ns, checks) = (self.clock_ns(), &self.spec.checks);
+        let Some(alerting) = &mut self.alerting else { return };
+        let has_check = |id: &str| checks.iter().any(|check| check.id == id);
+        self.news.alerts.extend(alerting.retire(has_check, now_ns, &mut self.pending));
     }
 
     /// Names the unchanged PASS decisions so far in one log entry.

@@ -8,16 +8,40 @@ use hb_engine::partition::PartitionInput;
 use hb_log::cbor;
 use hb_log::hash::Hash;
 
-use super::{Recorder, text_map};
+use super::{CommitLimits, Recorder, text_map};
 use crate::case::{Case, Held, packed_name, seal_name};
+use crate::config::Config;
 use crate::pipeline::export::Exports;
 use crate::pipeline::recover::core_name;
 use crate::pipeline::retain::frame_ranges;
 use crate::pipeline::schedule::{Schedule, ScheduleOptions};
 use crate::pipeline::{Normalized, PipelineError};
-use crate::state::{HoldRow, Kept, Reader, StateError};
+use crate::state::{HoldRow, Kept, Options, Reader, StateError};
+
+/// How a state is kept, from the config.
+pub fn state_options(config: &Config) -> Options {
+    Options {
+        cap_bytes: u64::from(config.limits.max_state_mb) << 20,
+        log_cap_bytes: u64::from(config.limits.max_audit_log_mb) << 20,
+        waits_for_packs: config.evidence.on_fail,
+        ..Options::default()
+    }
+}
 
 impl Recorder {
+    /// Keeps the limits of another config from now on.
+    pub fn keep_within(&mut self, config: &Config) {
+        self.limits = CommitLimits::of(config, self.limits.eager);
+        self.state.limit(state_options(config));
+        self.tell_usage();
+    }
+
+    /// Shows in the metrics how the log stands.
+    pub fn tell_usage(&self) {
+        let usage = self.state.usage();
+        self.vitals.log(usage.log_bytes, usage.log_cap_bytes, usage.is_log_full);
+    }
+
     /// Tells where the lane stands in files of the state's directory, and learns what the schedule says; again when
     /// another config says something else.
     pub fn attend(&mut self, schedule: ScheduleOptions) -> Result<(), PipelineError> {
@@ -55,7 +79,7 @@ impl Recorder {
     }
 
     /// Where the newest clock of the sources stands, ns.
-    fn clock_ns(&self) -> Option<i64> {
+    pub(super) fn clock_ns(&self) -> Option<i64> {
         self.engine.core().ticks.values().max().copied()
     }
 

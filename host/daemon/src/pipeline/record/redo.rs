@@ -11,6 +11,7 @@ use hb_log::cbor;
 use super::{Recorder, Step, cursor_name};
 use crate::generation::Generation;
 use crate::pipeline::PipelineError;
+use crate::state::Commit;
 
 /// What was taken and is not known to be durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,8 @@ impl Recorder {
         // Plugins at work know the series by the numbers of the table there is: it begins with what is stored.
         self.book = before.book;
         (self.bell, self.exports, self.schedule) = (before.bell, before.exports, before.schedule);
-        (self.commits, self.vitals) = (before.commits, before.vitals);
+        self.commits = before.commits;
+        self.watched_by(before.vitals);
         (self.taken, self.durable) = (before.taken, before.durable);
         if has_landed {
             self.taken.drain(..before.tried);
@@ -79,8 +81,14 @@ impl Recorder {
     }
 
     fn take_again(&mut self) -> Result<(), PipelineError> {
-        if let Some(full) = self.blocked().filter(|_| !self.taken.is_empty()) {
-            return Err(full.into());
+        if !self.taken.is_empty() && self.blocked().is_some() {
+            // Each commit removes a slice of what may go, as of cases that were unpinned meanwhile.
+            let (program, lane) = (self.program.clone(), self.lane.clone());
+            self.state.commit(Commit { program, lane, ..Commit::default() }, &self.signer)?;
+            self.tell_usage();
+            if let Some(full) = self.blocked() {
+                return Err(full.into());
+            }
         }
         let mut left = VecDeque::from(std::mem::take(&mut self.taken));
         while let Some(step) = left.pop_front() {

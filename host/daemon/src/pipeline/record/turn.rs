@@ -28,6 +28,7 @@ impl Recorder {
             self.other(Input::Generation(Arc::clone(&generation.spec)), &Other::Generation(generation.hash));
         }
         self.spec = Arc::clone(&generation.spec);
+        self.retire_alerts();
         Ok(())
     }
 

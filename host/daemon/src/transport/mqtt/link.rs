@@ -111,6 +111,14 @@ impl Link {
             Link::V5(event_loop) => event_loop.poll().await.map(happening_v5).map_err(|e| explain_v5(&e)),
         }
     }
+
+    /// What had come before an error and was not handed out: the library reads several packets at once.
+    pub(super) fn rest(&mut self) -> Vec<Happening> {
+        match self {
+            Link::V3(event_loop) => event_loop.state.events.drain(..).map(happening_v3).collect(),
+            Link::V5(event_loop) => event_loop.state.events.drain(..).map(happening_v5).collect(),
+        }
+    }
 }
 
 impl Client {

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use super::*;
 
 mod broker;
+mod hangs_up;
+mod pauses;
 
 use broker::{Broker, PATIENCE, free_port};
 
@@ -763,16 +765,6 @@ fn mistakes_are_told_before_anything_is_connected() {
         let error = MqttTransport::open(wrong, None, []).unwrap_err();
         assert!(error.to_string().contains(words) && !error.help().is_empty(), "{error}");
     }
-}
-
-#[test]
-fn pauses_grow_to_their_limit_and_differ() {
-    let pauses: Vec<Duration> = (0..40).map(|attempt| worker::backoff("a", attempt)).collect();
-    for (attempt, pause) in pauses.iter().enumerate() {
-        let full = Duration::from_millis(100 << attempt.min(16)).min(Duration::from_secs(30));
-        assert!(*pause <= full && *pause >= full / 2, "{attempt}: {pause:?}");
-    }
-    assert_ne!(pauses, (0..40).map(|attempt| worker::backoff("b", attempt)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -15,8 +15,12 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// A connection that held this long begins again with the shortest pause: a broker that is started again each minute
-/// has not to wait for longer and longer. Two clients of one id, which throw each other out at once, do.
-const STEADY: Duration = Duration::from_secs(1);
+/// has not to wait for longer and longer. One that takes connections and drops them soon has.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// Nor is a connection steady before it held this many times the longest that the pause before it could be: two
+/// clients of one id throw each other out, so that each holds for the pause of the other.
+const STEADY_PAUSES: u32 = 3;
 
 /// How long the last acknowledgements and the farewell may take when the transport is dropped.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -35,17 +39,11 @@ enum Ended {
 impl Worker {
     /// Runs until the transport is dropped.
     pub(super) async fn run(&self) {
-        let mut attempt = 0;
+        let mut pauses = Pauses::of(&self.0.options.client_id);
         while !self.0.lock().closing {
-            match self.connection().await {
-                Ended::Closed => return,
-                Ended::Failed { stood } if stood >= STEADY => attempt = 0,
-                Ended::Failed { .. } => {}
-            }
-            let pause = backoff(&self.0.options.client_id, attempt);
-            attempt += 1;
+            let Ended::Failed { stood } = self.connection().await else { return };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pauses.behind(stood)) => {}
                 () = self.0.call.notified() => {}
             }
         }
@@ -109,6 +107,9 @@ impl Worker {
                 () = tokio::time::sleep_until(until) => Err("the broker is silent".to_owned()),
                 polled = link.poll() => polled,
             };
+            if polled.is_err() {
+                self.take_rest(&mut link);
+            }
             let taken = polled.and_then(|happening| {
                 match happening {
                     Happening::Connected { .. } if since.is_some() => return Err("the broker greets twice".to_owned()),
@@ -125,6 +126,19 @@ impl Worker {
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(_) if farewell.is_some() => return Ok(()),
                 Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Takes the messages that came before the end of a connection: a broker that was killed may have forgotten them.
+    fn take_rest(&self, link: &mut Link) {
+        let mut state = self.0.lock();
+        for happening in link.rest() {
+            if let Happening::Message(incoming) = happening
+                && state.deliveries.receive(incoming).is_err()
+            {
+                // The broker keeps what is not acknowledged, from here on.
+                return;
             }
         }
     }
@@ -212,12 +226,40 @@ fn patience(keep_alive_s: u16) -> Duration {
     Duration::from_secs(2 * u64::from(keep_alive_s) + link::CONNECT_TIMEOUT_S)
 }
 
-/// Between half and all of a time that doubles with each attempt. The same client pauses the same way, others
-/// differently.
-pub(super) fn backoff(client_id: &str, attempt: u32) -> Duration {
-    let full = BACKOFF.saturating_mul(1 << attempt.min(16)).min(MAX_BACKOFF);
-    let mut hasher = DefaultHasher::new();
-    (client_id, attempt).hash(&mut hasher);
-    let half_ms = full.as_millis() as u64 / 2;
-    Duration::from_millis(half_ms + hasher.finish() % (half_ms + 1))
+/// The pauses of one client between its attempts to connect.
+pub(super) struct Pauses {
+    client_id: String,
+    /// Pauses since the last steady connection.
+    in_a_row: u32,
+}
+
+impl Pauses {
+    /// Begins with the shortest.
+    pub(super) fn of(client_id: &str) -> Pauses {
+        Pauses { client_id: client_id.to_owned(), in_a_row: 0 }
+    }
+
+    /// The pause behind a connection that stood so long; not at all where there was none.
+    pub(super) fn behind(&mut self, stood: Duration) -> Duration {
+        let before = self.in_a_row.checked_sub(1).map_or(Duration::ZERO, longest);
+        if stood >= STEADY.max(before * STEADY_PAUSES) {
+            self.in_a_row = 0;
+        }
+        let pause = self.between_half_and_all(longest(self.in_a_row));
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        pause
+    }
+
+    /// The same client pauses the same way, others differently.
+    fn between_half_and_all(&self, longest: Duration) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        (&self.client_id, self.in_a_row).hash(&mut hasher);
+        let half_ms = longest.as_millis() as u64 / 2;
+        Duration::from_millis(half_ms + hasher.finish() % (half_ms + 1))
+    }
+}
+
+/// How long the pause may be behind so many others.
+fn longest(in_a_row: u32) -> Duration {
+    BACKOFF.saturating_mul(1 << in_a_row.min(16)).min(MAX_BACKOFF)
 }
