@@ -25,12 +25,12 @@ const MAX_SLOTS: usize = 256;
 /// Bytes of a frame around its values.
 const MAX_GLUE: usize = 16_384;
 
-/// Frames without a template until one that is remembered gives way.
-const MISSES: u32 = 64;
+/// Of so many frames that no template fits one becomes a template.
+const MISSES: u32 = 8;
 
 /// The templates, and what a frame is read into.
 #[derive(Default)]
-pub(super) struct Templates {
+pub(crate) struct Templates {
     list: Vec<Template>,
     /// The one that fitted last.
     newest: usize,
@@ -40,6 +40,7 @@ pub(super) struct Templates {
 }
 
 /// A frame with its values cut out.
+#[derive(PartialEq)]
 struct Template {
     slots: Vec<Slot>,
     /// What stands behind the last value.
@@ -47,6 +48,7 @@ struct Template {
 }
 
 /// A value's place.
+#[derive(PartialEq)]
 struct Slot {
     /// What stands before it, since the value before. Of a text the quotes belong to it.
     glue: Box<[u8]>,
@@ -54,7 +56,7 @@ struct Slot {
     is_text: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Want {
     Time,
     Label(u16),
@@ -63,21 +65,27 @@ enum Want {
 }
 
 impl Templates {
-    /// Whether a frame without a template becomes one.
+    /// Whether a frame that no template fits becomes one.
     fn wants_more(&mut self) -> bool {
-        self.misses += 1;
-        self.list.len() < MAX_TEMPLATES || self.misses >= MISSES
+        self.misses = (self.misses + 1) % MISSES;
+        self.misses == 0
     }
 
     fn add(&mut self, template: Template) {
-        self.misses = 0;
-        if self.list.len() < MAX_TEMPLATES {
+        if self.list.contains(&template) {
+            // Its frame has labels that were new, or a value out of the ordinary.
+        } else if self.list.len() < MAX_TEMPLATES {
             self.list.push(template);
         } else {
             // The one after the newest has waited as long as any, and all get their turn.
             self.newest = (self.newest + 1) % MAX_TEMPLATES;
             self.list[self.newest] = template;
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
     }
 }
 

@@ -1,12 +1,17 @@
 //! A frame means the same whether it is read by a template or for itself.
 
 use super::*;
+use hb_sdk::Normalizer;
+use hb_sdk::testkit::columns;
 
 /// Reads `frame` alone, and behind `before` by an instance that has learned from them.
 fn check(schema: &str, before: &[TestFrame], frames: impl IntoIterator<Item = TestFrame>) -> Vec<String> {
     host::reset();
     let fresh = || NormalizerKit::<SchemaMap>::new(schema).unwrap();
     let mut learned = fresh();
+    for _ in 0..10 {
+        learned.run(before);
+    }
     let mut shown = vec![];
     for frame in frames {
         learned.run(before);
@@ -28,6 +33,20 @@ const USUAL: [&str; 3] = ["212.5", "-1234.5", "17"];
 
 fn usual() -> Vec<TestFrame> {
     vec![line("2026-01-01T00:00:00.250Z", "m1", USUAL).as_str().into()]
+}
+
+#[test]
+fn one_form_is_one_template_whatever_its_labels() {
+    host::reset();
+    let mut plugin = SchemaMap::configure(PLANT).unwrap();
+    let mut run = |frames: Vec<TestFrame>| {
+        hb_sdk::glue::normalizer_run(&mut plugin, &columns(&frames));
+        plugin.mapper.templates.len()
+    };
+    let hosts = |n: usize| line("2026-01-01T00:00:00Z", &format!("m{n}"), USUAL).as_str().into();
+    assert_eq!(run((0..100).map(hosts).collect()), 1);
+    let forms = |n: usize| format!(r#"{{{T},"x{}":1}}"#, n / 8).as_str().into();
+    assert_eq!(run((0..80).map(forms).collect()), 4);
 }
 
 #[test]
