@@ -88,17 +88,18 @@ pub struct World {
 /// State of one asset.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Partition {
+    // In canonical order, as all that fills snapshots: an encoder that has to sort fields copies what is in them.
     v: u8,
     key: PartitionKey,
-    generation: Hash,
-    baselines: BTreeMap<String, BaselineRef>,
-    sources: Vec<Source>,
-    series: Vec<Series>,
+    mode: Mode,
     grids: Vec<Windows>,
     checks: Vec<CheckState>,
     counts: Counts,
     now_ns: i64,
-    mode: Mode,
+    series: Vec<Series>,
+    sources: Vec<Source>,
+    baselines: BTreeMap<String, BaselineRef>,
+    generation: Hash,
     /// Whether each decision hands out what it was made from, and not only a new FAIL.
     #[serde(skip)]
     is_traced: bool,
@@ -135,12 +136,12 @@ struct Series {
 #[derive(Debug, Serialize, Deserialize)]
 struct Windows {
     grid: Grid,
+    /// Empty windows judged in a row.
+    empty: u32,
     /// Start of the bucket of the first sample; windows that start before it are incomplete and not judged.
     first_ns: i64,
     /// End of the next window to judge; none before the first sample.
     next_end: Option<i64>,
-    /// Empty windows judged in a row.
-    empty: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

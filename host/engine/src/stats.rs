@@ -19,13 +19,14 @@ pub const MAD_TO_SD: f64 = 1.4826;
 /// Sums are taken of differences to the first value, so a large level does not eat the digits of a small spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
+    // Here and below in canonical order, as all that fills snapshots.
     n: u64,
-    shift: f64,
-    sum: f64,
-    sum_sq: f64,
-    min: f64,
     max: f64,
+    min: f64,
+    sum: f64,
     last: f64,
+    shift: f64,
+    sum_sq: f64,
 }
 
 impl Moments {
@@ -108,8 +109,8 @@ impl Moments {
 /// the sketch needs no random numbers. Being about ranks, it is as fine for `32.000 +- 0.001` as for any other scale.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
-    levels: Vec<Vec<f64>>,
     odd: bool,
+    levels: Vec<Vec<f64>>,
 }
 
 impl Quantiles {

@@ -1,4 +1,7 @@
 //! Event-time windows: samples fall into buckets of one grid step, a window is the last few buckets.
+//!
+//! A snapshot is mostly this. Fields stand in canonical order (short names first, then by letters), because an encoder
+//! that has to sort them copies all that is in them.
 
 use std::collections::VecDeque;
 
@@ -30,18 +33,18 @@ impl Cell {
 /// All series of one grid step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Bucket {
-    start_ns: i64,
     /// By local series number; shorter than the series table when later series are absent.
     cells: Vec<Cell>,
+    start_ns: i64,
 }
 
 /// Buckets of `step_ns`, aligned to the epoch, as many as the longest window on this grid needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
-    step_ns: i64,
     keep: usize,
     /// Sorted by start; gaps are left out.
     buckets: VecDeque<Bucket>,
+    step_ns: i64,
     /// Emptied buckets, reused so that steady running does not allocate.
     #[serde(skip)]
     spare: Vec<Bucket>,

@@ -2,6 +2,7 @@
 
 use crate::json::{Number, Scanner, Value};
 use crate::schema::TimeFormat;
+use crate::words::{behind, few_digits};
 use hb_sdk::time::{TimeError, parse_naive, parse_rfc3339};
 
 const OUT_OF_RANGE: &str = "outside of the years 1678 to 2261";
@@ -18,6 +19,57 @@ pub(crate) fn event_time(value: Value, bytes: &[u8], format: TimeFormat) -> Resu
         Value::Text(text) => from_text(text.span.of(bytes), format),
         _ => Err("neither text nor a number"),
     }
+}
+
+/// The minute of the last time that was read: what follows mostly lies in the same one.
+#[derive(Default)]
+pub(crate) struct Minute {
+    /// `2026-01-01T00:00`, or nothing.
+    text: Box<[u8]>,
+    ns: i64,
+}
+
+/// Bytes of a time up to its minute.
+const MINUTE_LEN: usize = 16;
+
+impl Minute {
+    /// The time at `at` in UTC and the place behind it, if it lies in this minute.
+    #[inline]
+    pub(crate) fn read(&self, bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let (ns, end) = after_minute(bytes, behind(bytes, at, &self.text)?)?;
+        Some((self.ns.checked_add(ns)?, end))
+    }
+
+    /// Takes the minute of a time that was read from this text.
+    pub(crate) fn learn(&mut self, text: &[u8], ns: i64) {
+        if let Some(minute) = text.get(..MINUTE_LEN)
+            && let Some((after, end)) = after_minute(text, MINUTE_LEN)
+            && let (Some(ns), true) = (ns.checked_sub(after), end == text.len())
+        {
+            *self = Minute { text: minute.into(), ns };
+        }
+    }
+}
+
+/// Nanoseconds of `:00.123Z`, and the place behind it. A leap second is none of this minute.
+#[inline]
+fn after_minute(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    const SCALES: [i64; 9] = [0, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10];
+    let &[colon, s1, s2, mark] = bytes.get(at..)?.first_chunk()?;
+    let (high, low) = (s1.wrapping_sub(b'0'), s2.wrapping_sub(b'0'));
+    if colon != b':' || high > 5 || low > 9 {
+        return None;
+    }
+    let whole = i64::from(high * 10 + low) * 1_000_000_000;
+    if mark != b'.' {
+        return (mark == b'Z').then_some((whole, at + 4));
+    }
+    let (digits, count) = few_digits(bytes, at + 4);
+    let end = at + 4 + count;
+    (count > 0 && bytes.get(end) == Some(&b'Z')).then(|| (whole + digits as i64 * SCALES[count], end + 1))
 }
 
 fn from_text(text: &[u8], format: TimeFormat) -> Result<i64, &'static str> {
@@ -126,6 +178,34 @@ mod tests {
         assert_eq!(time("1767225600123456.7891234", TimeFormat::UnixUs), Ok(NEW_YEAR + 123_456_789));
         assert_eq!(time("-1.5", TimeFormat::UnixS), Ok(-1_500_000_000));
         assert_eq!(time("0", TimeFormat::Auto), Ok(0));
+    }
+
+    #[test]
+    fn a_minute_reads_what_the_calendar_reads_or_nothing() {
+        let read = |minute: &Minute, text: &str| minute.read(text.as_bytes(), 0).filter(|found| found.1 == text.len());
+        for (date, end) in [("2026-01-01T00:01", "Z"), ("1969-12-31 23:59", "Z"), ("2262-04-11T23:47", "Z")] {
+            let mut minute = Minute::default();
+            assert_eq!(read(&minute, &format!("{date}:00{end}")), None);
+            assert_eq!(read(&minute, ":07Z"), None);
+            let text = format!("{date}:07.25{end}");
+            minute.learn(text.as_bytes(), parse_rfc3339(text.as_bytes()).unwrap());
+            for second in ["00", "09", "16", "59"] {
+                for fraction in ["", ".5", ".123", ".000001", ".85477580", ".8"] {
+                    let text = format!("{date}:{second}{fraction}{end}");
+                    let parsed = parse_rfc3339(text.as_bytes()).ok();
+                    assert_eq!(read(&minute, &text).map(|found| found.0), parsed, "{text}");
+                }
+            }
+            for rest in [":60Z", ":5Z", ":07", ":07.Z", ":07.123456789Z", ":07z", ":07+01:00", ":0aZ", ".07Z", ""] {
+                assert_eq!(read(&minute, &format!("{date}{rest}")), None, "{rest}");
+            }
+            assert_eq!(read(&minute, "2026-01-01T00:02:00Z"), None);
+        }
+        let mut minute = Minute::default();
+        for text in ["2026-01-01T00:00:60Z", "2026-01-01T00:00:00+01:00", "2026-01-01", "1767225600"] {
+            minute.learn(text.as_bytes(), 0);
+            assert!(minute.text.is_empty(), "{text}");
+        }
     }
 
     #[test]

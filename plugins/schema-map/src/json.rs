@@ -3,6 +3,8 @@
 //! Strings stay where they are until someone needs them decoded; numbers come apart into digits and exponent, from
 //! which both the nearest f64 and an exact time can be made. A lone surrogate escape is refused, because it is no text.
 
+use crate::words::{few_digits, plain_until};
+
 /// Objects and arrays may nest this deep; the recursion over objects then takes some tens of KiB of a guest's stack.
 const MAX_DEPTH: u32 = 64;
 
@@ -321,37 +323,6 @@ impl<'a> Scanner<'a> {
     }
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Where the first byte lies that is a quote, a backslash, a control character or above ASCII.
-#[inline]
-fn plain_until(bytes: &[u8], mut i: usize) -> usize {
-    // Eight at a time: subtracting sets the high bit of the bytes in question, as in memchr.
-    while let Some(chunk) = bytes.get(i..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * u64::from(b'"'));
-        let slash = word ^ (ONES * u64::from(b'\\'));
-        let hit = (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash)
-            | (word.wrapping_sub(ONES * 0x20) & !word)
-            | word;
-        let hit = hit & HIGHS;
-        if hit != 0 {
-            // A borrow can only mark bytes above a true one, and the lowest mark counts.
-            return i + (hit.trailing_zeros() / 8) as usize;
-        }
-        i += 8;
-    }
-    while let Some(&b) = bytes.get(i) {
-        if b == b'"' || b == b'\\' || !(0x20..0x80).contains(&b) {
-            break;
-        }
-        i += 1;
-    }
-    i
-}
-
 /// Length of the escape at the front; a pair of surrogates is one.
 fn escape_len(bytes: &[u8]) -> Option<usize> {
     match bytes.get(1)? {
@@ -398,6 +369,37 @@ fn unescape(raw: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         i += len;
     }
+}
+
+/// Powers of ten up to the number of digits that are read at once.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The value of a number with few digits, and the place behind it; none for any other, which may be a number too.
+#[inline]
+pub(crate) fn short_number(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
+    let negative = bytes.get(at) == Some(&b'-');
+    let start = at + usize::from(negative);
+    let (mut mantissa, digits) = few_digits(bytes, start);
+    if digits == 0 || (digits > 1 && bytes[start] == b'0') {
+        return None;
+    }
+    let (mut end, mut places) = (start + digits, 0);
+    if bytes.get(end) == Some(&b'.') {
+        let part;
+        (part, places) = few_digits(bytes, end + 1);
+        mantissa = mantissa * POWERS[places] + part;
+        end += 1 + places;
+        if places == 0 {
+            return None;
+        }
+    }
+    let goes_on = matches!(bytes.get(end), Some(b'0'..=b'9' | b'.' | b'e' | b'E'));
+    if goes_on || mantissa > 1 << 53 {
+        return None;
+    }
+    // As in `Number::to_f64`.
+    let value = mantissa as f64 / EXACT_POWERS[places];
+    Some((if negative { -value } else { value }, end))
 }
 
 /// Reads a number from plain text, more freely than JSON: `+1`, `.5`, `1.`, `007` are numbers too, `nan` and `inf` not.
@@ -451,8 +453,7 @@ mod tests {
             "8.5e15",
             "99999999999999999999e-20",
         ] {
-            let mine = number(text).to_f64(text.as_bytes());
-            assert_eq!(mine.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
+            check(text);
         }
         let mut x = 0x9E37_79B9_7F4A_7C15_u64;
         for _ in 0..200_000 {
@@ -466,8 +467,22 @@ mod tests {
             if text.contains('N') || text.contains('i') {
                 continue;
             }
-            let mine = number(&text).to_f64(text.as_bytes());
-            assert_eq!(mine.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
+            check(&text);
+        }
+        for text in ["1.5", "-0", "0.5", "12345678.12345678", "-12345678"] {
+            assert!(short_number(text.as_bytes(), 0).is_some(), "{text}");
+        }
+        for text in ["", "-", "007", "1.", ".5", "+1", "1e5", "123456789", "1.123456789", "1.2.3", "99999999.99999999"]
+        {
+            assert!(short_number(text.as_bytes(), 0).is_none(), "{text}");
+        }
+    }
+
+    fn check(text: &str) {
+        let value = text.parse::<f64>().unwrap().to_bits();
+        assert_eq!(number(text).to_f64(text.as_bytes()).to_bits(), value, "{text}");
+        if let Some((short, end)) = short_number(text.as_bytes(), 0) {
+            assert_eq!((short.to_bits(), end), (value, text.len()), "{text}");
         }
     }
 
@@ -491,19 +506,6 @@ mod tests {
             "\"\\",
         ] {
             assert!(Scanner::new(bad.as_bytes()).string().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn every_byte_stops_or_passes_alike_at_every_place() {
-        for place in 0..20 {
-            for byte in 0..=255_u8 {
-                let mut bytes = [b'a'; 24];
-                bytes[place] = byte;
-                let plain = byte != b'"' && byte != b'\\' && (0x20..0x80).contains(&byte);
-                let expected = if plain { bytes.len() } else { place };
-                assert_eq!(plain_until(&bytes, 0), expected, "{byte:#x} at {place}");
-            }
         }
     }
 

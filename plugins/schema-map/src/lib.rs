@@ -11,6 +11,7 @@ mod reading;
 mod schema;
 mod topics;
 mod units;
+mod words;
 
 use hb_sdk::{Fault, Frame, Normalizer, Out};
 use mapper::Mapper;

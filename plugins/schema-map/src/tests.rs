@@ -1,6 +1,7 @@
 //! What a user sees of a mapping file.
 
 mod events;
+mod templates;
 
 use super::SchemaMap;
 use hb_sdk::testkit::{NormalizerKit, RECEIVED_NS, Report, TestFrame, assert_pure, host};

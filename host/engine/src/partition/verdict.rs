@@ -199,7 +199,7 @@ impl Partition {
             generations: self.range.generations.clone(),
             inputs: InputsRef {
                 snapshot: self.range.snapshot,
-                journal: self.range.hasher.clone().finalize(),
+                journal: self.range.hasher.so_far(),
                 inputs: self.range.inputs,
             },
         };

@@ -31,7 +31,14 @@ pub(super) fn head(major: u8, argument: u64, out: &mut Vec<u8>) {
 }
 
 /// The shortest of half, single and double that holds the same value; every NaN becomes the one canonical NaN.
+#[inline]
 fn float(f: f64, out: &mut Vec<u8>) {
+    // What most measurements are: they have digits that single precision lacks.
+    if f.is_finite() && f.to_bits().trailing_zeros() < f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS {
+        let mut item = [0xfb; 9];
+        item[1..].copy_from_slice(&f.to_be_bytes());
+        return out.extend_from_slice(&item);
+    }
     let single = f as f32;
     if f.is_nan() {
         out.extend_from_slice(&[0xf9, 0x7e, 0x00]);
