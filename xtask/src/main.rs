@@ -17,7 +17,7 @@ usage: cargo xtask <task>
   demo [--keep DIR]  the tour: a plant, a baseline, a fault, a decision, the evidence
   plugins            build, encode and sign all guests
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
-  bench              throughput of the optimised build; takes some minutes to build
+  bench [NAME...]    what the optimised build promises, measured; `bench --help` lists the cases
   tidy               the rules no compiler knows: floors, purity, links, manifests, text, stale pages
   generate           write anew the pages that repeat what the source says
   setup              install the packages the build and the tests use; `test` does it by itself
@@ -40,7 +40,7 @@ fn run(args: &[&str]) -> Result<()> {
     // The workspace root lies above this crate.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match args {
-        ["bench"] => bench::run(root),
+        ["bench", args @ ..] => bench::run(root, args),
         ["demo"] => demo::run(root, None),
         ["demo", "--keep", dir] => demo::run(root, Some(Path::new(dir))),
         ["plugins"] => {
