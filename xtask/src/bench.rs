@@ -1,115 +1,157 @@
-//! Measures throughput as an operator would see it: each case three times in a process of its own, the median shown.
+//! Measures the optimised build as an operator would see it, and compares with what is promised.
+//!
+//! The cases of throughput run the way of telemetry inside one process; the live ones run the real `hb daemon` as a
+//! child, with a real broker and real sockets. Each number is shown beside its limit; the bench ends with an error that
+//! names every limit that was missed.
 
-use crate::{machine, plugins};
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+mod broker;
+mod burst;
+mod daemon;
+mod day;
+mod ground;
+mod idle;
+mod latency;
+mod load;
+mod process;
+mod receiver;
+mod reload;
+mod restart;
+mod row;
+mod stored;
+mod throughput;
+
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 
-/// Runs of each case; odd, so that there is a median.
-const RUNS: usize = 3;
+use anyhow::{Context, Result, bail, ensure};
 
-/// The cases of `host/daemon/examples/bench.rs`, and what they are.
-const CASES: [(&str, &str); 3] = [
-    ("wasm", "wasm source and normalizer, windows, rules"),
-    ("durable", "the same, all stored with fsync"),
-    ("native", "the same work without plugins or store"),
+use ground::Ground;
+use row::Row;
+
+/// What is asked for on the command line.
+struct Asked {
+    cases: Vec<&'static Case>,
+    /// How much faster than time a day goes by.
+    speed: u32,
+}
+
+/// Something to measure.
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Ground, &Asked) -> Result<Vec<Row>>,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "throughput",
+        about: "records per second inside one process: plugins, plugins and store, neither; about 2 minutes",
+        run: |ground, _| throughput::run(ground),
+    },
+    Case {
+        name: "reload",
+        about: "50 changes while 20,000 records/s come over TCP, UDP and MQTT; 3 minutes",
+        run: |ground, _| reload::run(ground),
+    },
+    Case {
+        name: "burst",
+        about: "1,000,000 messages as fast as they go, with a slow disk; some minutes",
+        run: |ground, _| burst::run(ground),
+    },
+    Case {
+        name: "idle",
+        about: "memory and CPU of a daemon that waits; 5 minutes",
+        run: |ground, _| idle::run(ground),
+    },
+    Case {
+        name: "day",
+        about: "a day of telemetry with small caps; 3 minutes at the default speed",
+        run: |ground, asked| day::run(ground, asked.speed),
+    },
+    Case {
+        name: "latency",
+        about: "from a window's end to its decision, and from the decision to the alert; 2 minutes",
+        run: |ground, _| latency::run(ground),
+    },
+    Case {
+        name: "restart",
+        about: "from kill -9 under load to the next record stored, 20 times; 3 minutes",
+        run: |ground, _| restart::run(ground),
+    },
 ];
 
-/// What others do per core with lines like these, measured on a machine of this class.
-const PEERS: [(&str, u64); 5] = [
-    ("Fluent Bit 5.1, tail + JSON -> null", 927_000),
-    ("Fluent Bit 5.1, tail + JSON -> file", 387_000),
-    ("Fluent Bit 5.1, units converted by a Lua filter", 285_000),
-    ("Fluent Bit 5.1, units converted by a WASM filter", 106_000),
-    ("Bytewax", 220_000),
-];
-
-/// Builds with optimisation and measures.
-pub(crate) fn run(root: &Path) -> Result<()> {
-    machine::ensure_packages()?;
-    let built = plugins::build(root)?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = ["build", "--locked", "--release", "-p", "hb", "--example", "bench"];
-    let status = Command::new(cargo).args(build).current_dir(root).status().context("cargo")?;
-    ensure!(status.success(), "the bench could not be built");
-    let target = built.dir.parent().context("target directory")?;
-    let bench = Bench { root, plugins: &built.dir, program: &target.join("release/examples/bench") };
-    // Below the target directory: the durable case shall measure a disk, and /tmp may be memory.
-    let dir = target.join(format!("bench-{}", std::process::id()));
-    bench.call("prepare", &dir)?;
-    let measured = bench.all(&dir);
-    std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let mut out = std::io::stdout();
-    for line in measured? {
-        writeln!(out, "{line}")?;
+/// Builds with optimisation and measures what is asked for.
+pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
+    let asked = match args {
+        ["--help" | "-h" | "help"] => {
+            eprint!("{}", usage());
+            return Ok(());
+        }
+        args => Asked::parse(args)?,
+    };
+    let ground = Ground::prepare(root)?;
+    let mut missed = Vec::new();
+    for case in &asked.cases {
+        eprintln!("bench: {}: {}", case.name, case.about);
+        let rows = (case.run)(&ground, &asked).with_context(|| format!("case `{}`", case.name))?;
+        let mut out = std::io::stdout();
+        if rows.iter().any(|row| row.limit.is_some()) {
+            writeln!(out, "\n| {} | measured | limit |\n|---|---:|---:|", case.name)?;
+        }
+        for row in &rows {
+            writeln!(out, "{}", row.line())?;
+        }
+        out.flush()?;
+        missed.extend(rows.iter().filter(|row| row.is_missed()).map(|row| format!("{}: {}", case.name, row.words())));
     }
+    ensure!(missed.is_empty(), "{} limits were missed\n  {}", missed.len(), missed.join("\n  "));
     Ok(())
 }
 
-struct Bench<'a> {
-    root: &'a Path,
-    plugins: &'a Path,
-    program: &'a Path,
-}
-
-impl Bench<'_> {
-    /// The whole table.
-    fn all(&self, dir: &Path) -> Result<Vec<String>> {
-        let mut lines = vec![
-            "| case | records per CPU s | samples per CPU s | records per s | samples per s | peak memory |".to_owned(),
-            "|---|---:|---:|---:|---:|---:|".to_owned(),
-        ];
-        for (case, what) in CASES {
-            let mut runs = Vec::new();
-            for n in 1..=RUNS {
-                eprintln!("bench: {case}, run {n} of {RUNS}");
-                let line = self.call(case, dir)?;
-                let run: Value = serde_json::from_str(&line).with_context(|| format!("`{case}` printed no JSON"))?;
-                runs.push(run);
+impl Asked {
+    fn parse(args: &[&str]) -> Result<Asked> {
+        let mut asked = Asked { cases: Vec::new(), speed: day::SPEED };
+        let mut args = args.iter();
+        while let Some(&arg) = args.next() {
+            if arg == "--speed" {
+                let speed = args.next().and_then(|n| n.parse().ok()).filter(|n| day::SPEEDS.contains(n));
+                asked.speed = speed.with_context(|| format!("`--speed` takes a number in {:?}", day::SPEEDS))?;
+                continue;
             }
-            let median = |of: &dyn Fn(&Value) -> f64| {
-                let mut numbers: Vec<f64> = runs.iter().map(of).collect();
-                numbers.sort_by(f64::total_cmp);
-                numbers[RUNS / 2]
-            };
-            let number = |run: &Value, key: &str| run[key].as_f64().unwrap_or(f64::NAN);
-            lines.push(format!(
-                "| {case}: {what} | {} | {} | {} | {} | {:.0} MB |",
-                thousands(median(&|r| number(r, "records") / number(r, "cpu_s"))),
-                thousands(median(&|r| number(r, "samples") / number(r, "cpu_s"))),
-                thousands(median(&|r| number(r, "records") / number(r, "wall_s"))),
-                thousands(median(&|r| number(r, "samples") / number(r, "wall_s"))),
-                median(&|r| number(r, "rss_kib")) * 1_024.0 / 1e6,
-            ));
+            match CASES.iter().find(|case| case.name == arg) {
+                Some(case) => asked.cases.push(case),
+                None => bail!("no case is named `{arg}`\n\n{}", usage()),
+            }
         }
-        lines.extend(PEERS.map(|(name, n)| format!("| {name} | {} | | | | |", thousands(n as f64))));
-        Ok(lines)
-    }
-
-    fn call(&self, case: &str, dir: &Path) -> Result<String> {
-        let mut command = Command::new(self.program);
-        command
-            .arg(case)
-            .arg(dir)
-            .env("HB_PLUGINS_DIR", self.plugins)
-            .env("HB_POLICIES_DIR", self.root.join("policies"));
-        let output = command.output().with_context(|| self.program.display().to_string())?;
-        ensure!(output.status.success(), "`bench {case}`: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
+        if asked.cases.is_empty() {
+            asked.cases = CASES.iter().collect();
+        }
+        Ok(asked)
     }
 }
 
-/// Rounded to thousands, because no more of it can be repeated.
-fn thousands(n: f64) -> String {
-    format!("{:.0}k", n / 1e3)
+fn usage() -> String {
+    let mut text = "usage: cargo xtask bench [NAME...] [--speed N]\n\n".to_owned();
+    for case in CASES {
+        let _ = writeln!(text, "  {:<11} {}", case.name, case.about);
+    }
+    let _ = writeln!(text, "\nWithout a name all of them. `--speed` is for `day`: {} by default.", day::SPEED);
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn numbers_are_shown_in_thousands() {
-        assert_eq!(super::thousands(927_499.0), "927k");
+    fn names_choose_cases_and_wrong_ones_are_told() {
+        let names = |args: &[&str]| -> Vec<&str> { Asked::parse(args).unwrap().cases.iter().map(|c| c.name).collect() };
+        assert_eq!(names(&["idle", "burst"]), ["idle", "burst"]);
+        assert_eq!(names(&[]).len(), CASES.len());
+        assert_eq!(Asked::parse(&["day", "--speed", "100"]).unwrap().speed, 100);
+        for wrong in [&["ilde"][..], &["day", "--speed"], &["day", "--speed", "0"]] {
+            assert!(Asked::parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ usage: cargo xtask <task>
   demo [ARGS]        build hb and play `hb demo ARGS`: a plant falls ill, hb finds it, survives a kill, and proves it
   plugins            build, encode and sign all guests
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
-  bench              throughput of the optimised build; takes some minutes to build
+  bench [NAME...]    what the optimised build promises, measured; `bench --help` lists the cases
   tidy               the rules no compiler knows: floors, purity, links, manifests, text, stale pages
   generate           write anew the pages that repeat what the source says
   setup              install and fetch what the build and the tests use; `test` does it by itself
@@ -41,7 +41,7 @@ fn run(args: &[&str]) -> Result<()> {
     // The workspace root lies above this crate.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     match args {
-        ["bench"] => bench::run(root),
+        ["bench", args @ ..] => bench::run(root, args),
         ["demo", args @ ..] => demo::run(root, args),
         ["plugins"] => {
             let built = plugins::build(root)?;

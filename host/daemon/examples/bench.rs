@@ -1,7 +1,8 @@
 //! Measures the way of telemetry inside one process; `cargo xtask bench` runs each case in a process of its own.
 //!
 //! `bench prepare DIR` writes telemetry and a config; `bench wasm|durable|native DIR` runs one case and prints one
-//! line of JSON. What is loaded and learned before the first record is not measured.
+//! line of JSON. What is loaded and learned before the first record is not measured. `bench stored DIR` says what numbers
+//! the state of a live case holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -16,6 +17,7 @@ use hb::generation::{Generation, policies_of};
 use hb::keys::Signer;
 use hb::pipeline::PipelineError;
 use hb::pipeline::feed::{Feed, FeedLimits, Next};
+use hb::pipeline::journal::{self, Row};
 use hb::pipeline::once;
 use hb::pipeline::record::{CommitLimits, Outcome, Recorder};
 use hb::pipeline::series::SeriesBook;
@@ -86,7 +88,8 @@ fn main() -> Result<()> {
         ["wasm", dir] => wasm(&Setup::load(Path::new(dir))?),
         ["durable", dir] => durable(&Setup::load(Path::new(dir))?),
         ["native", dir] => native(&Setup::load(Path::new(dir))?, Path::new(dir)),
-        other => bail!("usage: bench prepare|wasm|durable|native DIR, not {other:?}"),
+        ["stored", dir] => stored(&Path::new(dir).join("state")),
+        other => bail!("usage: bench prepare|wasm|durable|native|stored DIR, not {other:?}"),
     }
 }
 
@@ -321,6 +324,33 @@ fn native(setup: &Setup, dir: &Path) -> Result<()> {
     }
     tally.take(&engine.step(Input::Seal { source: "plant" }, &mut judge));
     meter.print(&tally)
+}
+
+/// The whole numbers that the live lane of a state holds as samples, by metric: how many, how many different ones, and the
+/// highest.
+fn stored(state: &Path) -> Result<()> {
+    let reader = State::open(state, Options::default())?.reader()?;
+    let mut metrics = BTreeMap::new();
+    for (id, bytes) in reader.series("bench")? {
+        metrics.insert(id, hb_log::cbor::decode::<SeriesDef>(&bytes)?.metric);
+    }
+    let mut values: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for row in reader.journal("bench", "live", 0)? {
+        let Some(Row::Samples(columns)) = journal::decode(&row?.bytes) else { continue };
+        for (series, value) in columns.series.iter().zip(&columns.value) {
+            let metric = metrics.get(series).context("a series without a name")?;
+            values.entry(metric).or_default().push(*value as u64);
+        }
+    }
+    let mut told = serde_json::Map::new();
+    for (metric, mut values) in values {
+        let (all, max) = (values.len(), values.iter().max().copied());
+        values.sort_unstable();
+        values.dedup();
+        told.insert(metric.to_owned(), serde_json::json!({ "values": all, "distinct": values.len(), "max": max }));
+    }
+    writeln!(std::io::stdout(), "{}", serde_json::Value::Object(told))?;
+    Ok(())
 }
 
 /// What was done.

@@ -99,6 +99,8 @@ pub struct Swapped {
     pub before: Hash,
     /// From the order to the last source that obeyed, ms.
     pub took_ms: u64,
+    /// For how long no source was served: the loop let the generation judge, recorded it, and handed plugins over, us.
+    pub stalled_us: u64,
 }
 
 /// The generations of a running daemon, as everybody may see them.
@@ -204,6 +206,7 @@ struct Daemon<'d> {
 
 struct Change {
     began: Instant,
+    stalled: Duration,
     before: Hash,
     reply: Option<Sender<Result<Swapped, Diagnostic>>>,
 }
@@ -347,7 +350,9 @@ impl Daemon<'_> {
                 return Ok(());
             }
         }
-        self.change = Some(Change { began, before, reply: Some(reply) });
+        let stalled = began.elapsed();
+        self.recorder.vitals().swapped(stalled);
+        self.change = Some(Change { began, stalled, before, reply: Some(reply) });
         let until = began + Duration::from_secs(PROBATION_SEC);
         self.probation = Some(Probation { until, frames: 0, faults: 0, back_to });
         Ok(())
@@ -401,10 +406,12 @@ impl Daemon<'_> {
         if self.sources.iter().any(Source::is_changing) {
             return;
         }
-        if let Some(Change { began, before, reply: Some(reply) }) = self.change.take() {
-            let took_ms = began.elapsed().as_millis() as u64;
+        if let Some(Change { began, stalled, before, reply: Some(reply) }) = self.change.take() {
+            let (took_ms, stalled_us) = (began.elapsed().as_millis() as u64, stalled.as_micros() as u64);
+            let generation = active.generation.hash;
             vitals.reloaded("active");
-            let _ = reply.send(Ok(Swapped { generation: active.generation.hash, before, took_ms }));
+            tracing::info!(generation = %generation, took_ms, stalled_us, "generation is active");
+            let _ = reply.send(Ok(Swapped { generation, before, took_ms, stalled_us }));
         }
         self.probation.take_if(|probation| probation.until <= Instant::now());
     }

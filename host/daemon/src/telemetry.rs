@@ -98,6 +98,7 @@ pub struct Vitals {
     decisions: [AtomicU64; STATUSES.len()],
     decision_latency: Latency,
     commit_latency: Latency,
+    reload_stall: Latency,
     commits: AtomicU64,
     commit_failures: AtomicU64,
     cases: AtomicU64,
@@ -143,6 +144,7 @@ impl Vitals {
             decisions: std::array::from_fn(|_| AtomicU64::new(0)),
             decision_latency: Latency::new(),
             commit_latency: Latency::new(),
+            reload_stall: Latency::new(),
             commits: AtomicU64::new(0),
             commit_failures: AtomicU64::new(0),
             cases: AtomicU64::new(0),
@@ -262,6 +264,11 @@ impl Vitals {
         *self.seldom().reloads.entry(outcome).or_default() += 1;
     }
 
+    /// Another generation took over, and for this long no source was served.
+    pub fn swapped(&self, stalled: Duration) {
+        self.reload_stall.add(stalled, 1);
+    }
+
     /// Files whose bytes on disk are shown as those of the state.
     pub fn state_files(&self, files: Vec<PathBuf>) {
         self.seldom().state_files = files;
@@ -377,6 +384,7 @@ impl Vitals {
             scrape.count(id, &[], n.load(Relaxed));
         }
         self.add_seldom(&mut scrape);
+        scrape.add(Id::ReloadStall, &[], self.reload_stall.buckets());
         scrape.count(Id::Ready, &[], self.reasons().is_empty().into());
         scrape.number(Id::LoopAge, &[], self.loop_age().as_secs_f64());
         scrape.count(Id::Build, &[env!("CARGO_PKG_VERSION")], 1);

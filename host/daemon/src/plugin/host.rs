@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Engine};
 
 use super::limits::WASM_STACK_BYTES;
 use super::manifest::Kind;
 
-/// Milliseconds between two ticks of the deadline clock: a deadline is kept within one tick, and a hundred wake-ups a
-/// second cost nothing that can be measured.
+/// Milliseconds between two ticks of the deadline clock: a deadline is kept within one tick, and while a call runs a
+/// hundred wake-ups a second cost nothing that can be measured. While none runs there are none.
 pub const TICK_MS: u32 = 10;
 
 /// How a [`Host`] is set up.
@@ -35,19 +35,25 @@ impl Host {
     }
 }
 
-/// Both engines and the clock; it ticks until the last plugin loaded from here is gone.
+/// Both engines and the clock; it is there until the last plugin loaded from here is gone.
 pub(super) struct Engines {
     fuel: Engine,
     epoch: Engine,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl Engines {
     fn new() -> wasmtime::Result<Self> {
         let fuel = Engine::new(common().consume_fuel(true))?;
         let epoch = Engine::new(common().epoch_interruption(true))?;
-        let ticker = Ticker::start(epoch.clone())?;
-        Ok(Engines { fuel, epoch, _ticker: ticker })
+        let watched = epoch.clone();
+        let ticker = Ticker::start(move || watched.increment_epoch())?;
+        Ok(Engines { fuel, epoch, ticker })
+    }
+
+    /// Lets the clock tick for a call with a deadline, as long as what is returned lives.
+    pub(super) fn watch(&self) -> Watched<'_> {
+        self.ticker.watch()
     }
 
     pub(super) fn of(&self, kind: Kind) -> &Engine {
@@ -75,28 +81,92 @@ fn common() -> Config {
     c
 }
 
-/// A thread that advances the epoch every [`TICK_MS`]; dropping this ends and joins it.
+/// A thread that advances the epoch every [`TICK_MS`] while calls run that have a deadline, and sleeps while none does;
+/// dropping this ends and joins it.
 struct Ticker {
-    stop: Option<SyncSender<()>>,
+    calls: Arc<Calls>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// The calls that run now, as the ticker sees them.
+#[derive(Default)]
+struct Calls {
+    running: AtomicUsize,
+    /// The ticker sleeps, or is about to: whoever clears this wakes it.
+    is_asleep: AtomicBool,
+    is_over: AtomicBool,
+}
+
+/// A call whose deadline the clock watches, until this is dropped.
+pub(super) struct Watched<'e>(&'e Ticker);
+
 impl Ticker {
-    fn start(engine: Engine) -> std::io::Result<Self> {
-        let (stop, stopped) = sync_channel::<()>(0);
-        let thread = std::thread::Builder::new().name("hb-plugin-clock".into()).spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(TICK_MS.into())) == Err(RecvTimeoutError::Timeout) {
-                engine.increment_epoch();
+    fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let calls = Arc::new(Calls::default());
+        let seen = Arc::clone(&calls);
+        let thread = std::thread::Builder::new().name("hb-plugin-clock".into());
+        let thread = thread.spawn(move || {
+            while !seen.is_over.load(SeqCst) {
+                if seen.running.load(SeqCst) > 0 {
+                    pause(&seen);
+                    tick();
+                } else {
+                    seen.sleep();
+                }
             }
         })?;
-        Ok(Ticker { stop: Some(stop), thread: Some(thread) })
+        Ok(Ticker { calls, thread: Some(thread) })
+    }
+
+    fn watch(&self) -> Watched<'_> {
+        self.calls.running.fetch_add(1, SeqCst);
+        self.wake();
+        Watched(self)
+    }
+
+    fn wake(&self) {
+        if self.calls.is_asleep.swap(false, SeqCst)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Calls {
+    /// Returns when a call runs, or at the end.
+    fn sleep(&self) {
+        self.is_asleep.store(true, SeqCst);
+        // A call that began before it could see that this sleeps is seen here; one that begins later wakes.
+        while self.is_asleep.load(SeqCst) && self.running.load(SeqCst) == 0 && !self.is_over.load(SeqCst) {
+            std::thread::park();
+        }
+        self.is_asleep.store(false, SeqCst);
+    }
+}
+
+/// Waits for a whole tick: a wake-up that is left over from a sleep shortens none.
+fn pause(calls: &Calls) {
+    let until = Instant::now() + Duration::from_millis(TICK_MS.into());
+    while !calls.is_over.load(SeqCst) {
+        match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return,
+            left => std::thread::park_timeout(left),
+        }
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.calls.running.fetch_sub(1, SeqCst);
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.calls.is_over.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // The thread only ever waits; a panic there would already have been reported.
             let _ = thread.join();
         }
@@ -106,6 +176,38 @@ impl Drop for Ticker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Waits for something that another thread does.
+    fn until(is: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_clock_ticks_while_a_call_runs_and_sleeps_otherwise() {
+        let ticks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&ticks);
+        let ticker = Ticker::start(move || _ = counted.fetch_add(1, SeqCst)).unwrap();
+        let sleeps = || ticker.calls.is_asleep.load(SeqCst);
+        for _ in 0..20 {
+            until(sleeps);
+            let before = ticks.load(SeqCst);
+            let calls = (ticker.watch(), ticker.watch());
+            drop(calls.0);
+            until(|| ticks.load(SeqCst) > before + 1);
+            drop(calls.1);
+        }
+        // Calls that are over before the clock has woken up leave it able to sleep, and to wake.
+        for _ in 0..10_000 {
+            drop(ticker.watch());
+        }
+        until(sleeps);
+        let (before, _call) = (ticks.load(SeqCst), ticker.watch());
+        until(|| ticks.load(SeqCst) > before);
+    }
 
     #[test]
     fn a_host_starts_and_stops_its_clock() {

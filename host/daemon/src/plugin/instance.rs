@@ -8,7 +8,7 @@ use wasmtime::component::{Instance as Component, InstancePre};
 use super::bindings::hb::plugin as wit;
 use super::fault::{PluginFault, classify};
 use super::guest::{Counters, Guest, HostCalls};
-use super::host::TICK_MS;
+use super::host::{Engines, TICK_MS};
 use super::limits::{Budget, CONFIGURE_FUEL, MAX_OUTPUT_BYTES};
 use super::load::Loaded;
 use super::manifest::Kind;
@@ -74,11 +74,12 @@ impl<E: Exports> Instance<E> {
             Kind::Normalizer => Budget::Fuel(CONFIGURE_FUEL),
             Kind::Source | Kind::Sink => Budget::Ms(self.loaded.inner.limits.deadline_ms),
         };
-        let exports = guarded(store, budget, |store| {
+        let engines = &self.loaded.inner.engines;
+        let exports = guarded(engines, store, budget, |store| {
             let instance = pre.instantiate(&mut *store)?;
             E::find(store, &instance, pre).map(Ok)
         })?;
-        guarded(store, budget, |store| exports.configure(store, &self.settings))?;
+        guarded(engines, store, budget, |store| exports.configure(store, &self.settings))?;
         store.data_mut().let_send();
         self.exports = Some(exports);
         Ok(())
@@ -95,7 +96,7 @@ impl<E: Exports> Instance<E> {
         }
         let (Some(exports), Some(store)) = (&self.exports, &mut self.store) else { return (Err(lost()), 0) };
         let before = store.data().counters.fuel;
-        let answer = guarded(store, budget, |store| f(exports, store));
+        let answer = guarded(&self.loaded.inner.engines, store, budget, |store| f(exports, store));
         let spent = store.data().counters.fuel - before;
         // Words of the guest leave it whole; whatever else went wrong ends it.
         if !matches!(answer, Ok(_) | Err(PluginFault::Returned { .. })) {
@@ -132,6 +133,7 @@ fn lost() -> PluginFault {
 
 // Runs `f` under a budget and turns what comes out into a fault or an answer.
 fn guarded<R>(
+    engines: &Engines,
     store: &mut Store<Guest>,
     budget: Budget,
     f: impl FnOnce(&mut Store<Guest>) -> Answer<R>,
@@ -140,6 +142,7 @@ fn guarded<R>(
         Budget::Fuel(_) => None,
         Budget::Ms(ms) => Some(Instant::now() + Duration::from_millis(ms.into())),
     };
+    let _watched = deadline.map(|_| engines.watch());
     store.data_mut().begin_call(deadline);
     match budget {
         // Fails only on an engine without fuel, which `Engines::of` rules out.

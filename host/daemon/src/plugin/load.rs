@@ -52,7 +52,7 @@ pub(super) struct LoadedInner {
     cache_error: Option<std::io::Error>,
     granted: BTreeSet<Capability>,
     // Last: keeps the deadline clock running as long as an instance may need it.
-    _engines: Arc<Engines>,
+    pub(super) engines: Arc<Engines>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -115,7 +115,7 @@ impl Host {
             origin,
             cache_error,
             granted,
-            _engines: Arc::clone(&self.engines),
+            engines: Arc::clone(&self.engines),
         };
         Ok(Loaded { inner: Arc::new(inner) })
     }
