@@ -23,7 +23,9 @@
 //! the old message of this id, and would be dropped for it. So a slot must not outlive the broker's own memory of the
 //! message. MQTT does not confirm an acknowledgement, but a broker handles the packets of a connection in order: the
 //! answer to any later request confirms all before it. That request is the *barrier*, sent after the acknowledgements
-//! of a commit; its answer settles them.
+//! of a commit; its answer settles them. What was acknowledged on an earlier connection it settles as far as the broker
+//! has got on this one: it sends again in order, and not all at once. mosquitto, killed and started again, holds more
+//! than its in-flight window, and sends the rest as acknowledgements come.
 //!
 //! **Acknowledgements go out in the order of receipt**, as MQTT asks: what is committed waits for what came before it
 //! on the connection.
@@ -109,6 +111,10 @@ pub(super) struct Deliveries {
     round: u64,
     barrier_pending: bool,
     acked_since_barrier: bool,
+    /// Messages below this number, of earlier connections, the broker would have sent again by now.
+    resent_up_to: u64,
+    /// Nothing was awaited when the barrier was sent, and nothing has come since.
+    quiet: bool,
     /// Packet ids whose stored entries may go.
     settled: Vec<u16>,
 }
@@ -168,6 +174,8 @@ impl Deliveries {
             round: 0,
             barrier_pending: false,
             acked_since_barrier: false,
+            resent_up_to: 0,
+            quiet: false,
             settled: Vec::new(),
         }
     }
@@ -176,6 +184,7 @@ impl Deliveries {
     pub(super) fn connected(&mut self, session_present: bool) {
         self.counters.reconnects += u64::from(self.connection > 0);
         self.connection += 1;
+        self.resent_up_to = 0;
         for slot in self.slots.values_mut() {
             // Whether the acknowledgement arrived is not known any more.
             if matches!(slot.state, SlotState::Acked(_)) {
@@ -223,6 +232,7 @@ impl Deliveries {
                 self.qos0_bytes += bytes;
             }
             Some(sent) => {
+                self.quiet = false;
                 if self.is_known(sent) {
                     self.counters.duplicates += 1;
                     return Ok(());
@@ -298,21 +308,25 @@ impl Deliveries {
         let due = self.acked_since_barrier && !self.barrier_pending;
         if due {
             self.round += 1;
+            self.quiet = self.awaited.is_empty();
             (self.barrier_pending, self.acked_since_barrier) = (true, false);
         }
         due
     }
 
-    /// The broker answered the barrier: it knows all acknowledgements before it, and what it had to send again on this
-    /// connection it has sent.
+    /// The broker answered the barrier: it knows all acknowledgements before it.
     pub(super) fn barrier_passed(&mut self) {
         self.barrier_pending = false;
-        let (round, connection) = (self.round, self.connection);
+        if self.quiet {
+            // It had room for more, and has no more.
+            self.resent_up_to = u64::MAX;
+        }
+        let (round, connection, resent_up_to) = (self.round, self.connection, self.resent_up_to);
         let settled = &mut self.settled;
         self.slots.retain(|&id, slot| {
             let known = match slot.state {
                 SlotState::Acked(in_round) => in_round < round,
-                SlotState::Committed => slot.on != connection,
+                SlotState::Committed => slot.on != connection && slot.number < resent_up_to,
                 SlotState::Owed => false,
             };
             if known {
@@ -343,6 +357,7 @@ impl Deliveries {
         let connection = self.connection;
         let known = self.slots.get_mut(&sent.packet_id).filter(|slot| sent.dup && slot.hash == sent.hash);
         let Some(slot) = known else { return false };
+        self.resent_up_to = self.resent_up_to.max(slot.number);
         if !slot.awaited_on(connection) {
             if slot.state != SlotState::Owed {
                 slot.state = SlotState::Committed;
@@ -355,7 +370,11 @@ impl Deliveries {
 
     /// A new message takes the slot of its packet id.
     fn owe(&mut self, sent: Sent) {
-        let Sent { packet_id, exactly_once, hash, .. } = sent;
+        let Sent { packet_id, exactly_once, hash, dup } = sent;
+        if !dup {
+            // What is new comes behind all that comes again.
+            self.resent_up_to = u64::MAX;
+        }
         let (number, on) = (self.next_number, self.connection);
         let before = self.slots.insert(packet_id, Slot { hash, number, on, exactly_once, state: SlotState::Owed });
         self.uncommitted.push_back((number, packet_id));
