@@ -109,14 +109,19 @@ pub(super) struct Deliveries {
     connection: u64,
     /// Barriers sent. What was acknowledged in an earlier round was sent before the latest barrier.
     round: u64,
-    barrier_pending: bool,
+    barrier: Option<Barrier>,
     acked_since_barrier: bool,
     /// Messages below this number, of earlier connections, the broker would have sent again by now.
     resent_up_to: u64,
-    /// Nothing was awaited when the barrier was sent, and nothing has come since.
-    quiet: bool,
     /// Packet ids whose stored entries may go.
     settled: Vec<u16>,
+}
+
+/// A barrier under way.
+#[derive(Debug)]
+struct Barrier {
+    /// Nothing was awaited when it was sent, and nothing has come since.
+    quiet: bool,
 }
 
 #[derive(Debug)]
@@ -172,10 +177,9 @@ impl Deliveries {
             awaited: VecDeque::new(),
             connection: 0,
             round: 0,
-            barrier_pending: false,
+            barrier: None,
             acked_since_barrier: false,
             resent_up_to: 0,
-            quiet: false,
             settled: Vec::new(),
         }
     }
@@ -209,7 +213,7 @@ impl Deliveries {
     /// The connection is gone. What was received stays: see the head of this file.
     pub(super) fn disconnected(&mut self) {
         self.awaited.clear();
-        (self.barrier_pending, self.acked_since_barrier) = (false, false);
+        (self.barrier, self.acked_since_barrier) = (None, false);
     }
 
     /// Takes a message in.
@@ -232,7 +236,9 @@ impl Deliveries {
                 self.qos0_bytes += bytes;
             }
             Some(sent) => {
-                self.quiet = false;
+                if let Some(barrier) = &mut self.barrier {
+                    barrier.quiet = false;
+                }
                 if self.is_known(sent) {
                     self.counters.duplicates += 1;
                     return Ok(());
@@ -305,19 +311,18 @@ impl Deliveries {
 
     /// Whether a barrier has to be sent now, behind the acknowledgements. At most one is under way.
     pub(super) fn barrier_due(&mut self) -> bool {
-        let due = self.acked_since_barrier && !self.barrier_pending;
+        let due = self.acked_since_barrier && self.barrier.is_none();
         if due {
             self.round += 1;
-            self.quiet = self.awaited.is_empty();
-            (self.barrier_pending, self.acked_since_barrier) = (true, false);
+            let quiet = self.awaited.is_empty();
+            (self.barrier, self.acked_since_barrier) = (Some(Barrier { quiet }), false);
         }
         due
     }
 
     /// The broker answered the barrier: it knows all acknowledgements before it.
     pub(super) fn barrier_passed(&mut self) {
-        self.barrier_pending = false;
-        if self.quiet {
+        if self.barrier.take().is_some_and(|barrier| barrier.quiet) {
             // It had room for more, and has no more.
             self.resent_up_to = u64::MAX;
         }
@@ -339,7 +344,7 @@ impl Deliveries {
     /// Whether the broker has answered for all that was acknowledged.
     #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        !self.barrier_pending && !self.acked_since_barrier
+        self.barrier.is_none() && !self.acked_since_barrier
     }
 
     /// Whether nothing waits for the reader.
