@@ -62,6 +62,8 @@ struct Ledger {
     acknowledged: BTreeSet<u64>,
     /// Acknowledged, and killed before it was saved.
     unsaved: BTreeSet<u64>,
+    /// All that it said.
+    said: Vec<String>,
 }
 
 #[test]
@@ -130,7 +132,8 @@ fn a_broker_that_is_killed_twenty_times_costs_nothing_it_had_kept() {
     let dropped: Vec<u64> = given.iter().copied().filter(|&n| times(&stored, n) == 0).collect();
     assert!(dropped.is_empty(), "given to the daemon, and not there: {dropped:?}");
     let own: Vec<u64> = acks.iter().copied().filter(|&n| times(&stored, n) > times(&ledger.given, n)).collect();
-    assert!(own.is_empty(), "stored more often than the broker gave them: {own:?}");
+    let story = own.first().map(|&n| ledger.story(n));
+    assert!(own.is_empty(), "stored more often than the broker gave them: {own:?}: {}", story.unwrap_or_default());
     hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
 }
 
@@ -159,6 +162,24 @@ impl Ledger {
         }
         self.unsaved.extend(since_save);
         self.unsaved.extend(being_saved);
+        self.said.extend(said.iter().cloned());
+    }
+
+    /// What the broker said of a message, and when it began.
+    fn story(&self, n: u64) -> String {
+        let (topic, mut ids, mut story) = (format!("'plant/m/{n}'"), BTreeSet::new(), String::new());
+        for line in &self.said {
+            let of_topic = line.contains(&topic);
+            if of_topic && line.contains("Sending PUBLISH to hit") {
+                ids.extend(number(line, "Sending PUBLISH to hit (", ", m").map(|id| format!("(Mid: {id},")));
+            }
+            let of_id = line.contains("Received PUBACK from hit") && ids.iter().any(|id| line.contains(id));
+            let of_all = line.contains(" running") || line.contains("to hit (") && !line.contains("PUBLISH");
+            if of_topic || of_id || of_all || line.contains("New client connected") {
+                story.push_str(&format!("{line}\n"));
+            }
+        }
+        story
     }
 }
 

@@ -20,7 +20,8 @@ const BEGINS: &str = "the state store failed";
 const IS_OVER: &str = "the state store works again";
 
 /// EXT4_IOC_SHUTDOWN, without what waits to be written.
-const BREAK_DOWN: &str = "open(my $d, '<', $ARGV[0]) or die; ioctl($d, 0x8004587d, pack('L', 2)) or die";
+const BREAK_DOWN: &str =
+    "open(my $d, '<', $ARGV[0]) or die; my $how = pack('L', 2); ioctl($d, 0x8004587d, $how) or die";
 
 /// A file system of its own, as small as a forgotten partition.
 struct Disk {

@@ -246,7 +246,8 @@ mod tests {
         assert_eq!(kept, old.public_text());
         let mut known: Vec<String> = public_keys(dir.path()).iter().map(PublicKey::key_id).collect();
         let mut wanted = vec![old.key_id(), new.key_id()];
-        (known.sort(), wanted.sort());
+        known.sort();
+        wanted.sort();
         assert_eq!(known, wanted);
 
         fs::remove_file(keys.join(SECRET_NAME)).unwrap();

@@ -63,7 +63,7 @@ impl Daemon<'_> {
         }
         let stood_ms = began.elapsed().as_millis() as u64;
         tracing::warn!(stood_ms, attempts, "the state store works again; nothing that was taken is lost");
-        [STORE, LOG].into_iter().for_each(|what| self.recorder.vitals().release(what));
+        self.release();
         self.recorder.tell_usage();
         self.live.stalled(None);
         self.outage = Some(Outage { attempts: in_a_row, over: Instant::now() });
@@ -72,16 +72,23 @@ impl Daemon<'_> {
 
     /// Says why nothing is read, to whoever asks or reads the lines.
     fn say_why(&mut self, error: &StateError) {
-        let (what, why, vitals) = (what_of(error), chain(error), self.recorder.vitals());
+        let (what, why) = (what_of(error), chain(error));
         if what == LOG {
             tracing::error!(error = why, "the audit log is full; nothing is read until it has room");
         } else {
             tracing::error!(error = why, "the state store failed; nothing is read until it works again");
         }
-        [STORE, LOG].into_iter().for_each(|what| vitals.release(what));
-        vitals.hold(what, &why);
+        self.release();
+        self.recorder.vitals().hold(what, &why);
         self.recorder.tell_usage();
         self.live.stalled(Some(error));
+    }
+
+    /// Nothing of the store holds the daemon up any more.
+    fn release(&self) {
+        for what in [STORE, LOG] {
+            self.recorder.vitals().release(what);
+        }
     }
 
     /// Answers orders until then; says why the daemon has to end, when its time is up.

@@ -26,7 +26,9 @@
 //! the old message of this id, and would be dropped for it. So a slot must not outlive the broker's own memory of the
 //! message. MQTT does not confirm an acknowledgement, but a broker handles the packets of a connection in order: the
 //! answer to any later request confirms all before it. That request is the *barrier*, sent after the acknowledgements
-//! of a commit; its answer settles them.
+//! of a commit; its answer settles them. What was acknowledged on an earlier connection it settles as far as the broker
+//! has got on this one: it sends again in order, and not all at once. mosquitto, killed and started again, holds more
+//! than its in-flight window, and sends the rest as acknowledgements come.
 //!
 //! **Acknowledgements go out in the order of receipt**, as MQTT asks: what is committed waits for what came before it
 //! on the connection.
@@ -116,10 +118,19 @@ pub(super) struct Deliveries {
     connection: u64,
     /// Barriers sent. What was acknowledged in an earlier round was sent before the latest barrier.
     round: u64,
-    barrier_pending: bool,
+    barrier: Option<Barrier>,
     acked_since_barrier: bool,
+    /// Messages below this number, of earlier connections, the broker would have sent again by now.
+    resent_up_to: u64,
     /// Packet ids whose stored entries may go.
     settled: Vec<u16>,
+}
+
+/// A barrier under way.
+#[derive(Debug)]
+struct Barrier {
+    /// Nothing was awaited when it was sent, and nothing has come since.
+    quiet: bool,
 }
 
 #[derive(Debug)]
@@ -180,8 +191,9 @@ impl Deliveries {
             awaited: VecDeque::new(),
             connection: 0,
             round: 0,
-            barrier_pending: false,
+            barrier: None,
             acked_since_barrier: false,
+            resent_up_to: 0,
             settled: Vec::new(),
         }
     }
@@ -190,6 +202,7 @@ impl Deliveries {
     pub(super) fn connected(&mut self, session_present: bool) {
         self.counters.reconnects += u64::from(self.connection > 0);
         self.connection += 1;
+        self.resent_up_to = 0;
         for slot in self.slots.values_mut() {
             // Whether the acknowledgement arrived is not known any more.
             if matches!(slot.state, SlotState::Acked(_)) {
@@ -219,7 +232,7 @@ impl Deliveries {
     /// The connection is gone. What was received stays: see the head of this file.
     pub(super) fn disconnected(&mut self) {
         self.awaited.clear();
-        (self.barrier_pending, self.acked_since_barrier) = (false, false);
+        (self.barrier, self.acked_since_barrier) = (None, false);
     }
 
     /// Takes a message in.
@@ -242,6 +255,9 @@ impl Deliveries {
                 self.qos0_bytes += bytes;
             }
             Some(sent) => {
+                if let Some(barrier) = &mut self.barrier {
+                    barrier.quiet = false;
+                }
                 if self.is_known(sent) {
                     self.counters.duplicates += 1;
                     return Ok(());
@@ -314,24 +330,27 @@ impl Deliveries {
 
     /// Whether a barrier has to be sent now, behind the acknowledgements. At most one is under way.
     pub(super) fn barrier_due(&mut self) -> bool {
-        let due = self.acked_since_barrier && !self.barrier_pending;
+        let due = self.acked_since_barrier && self.barrier.is_none();
         if due {
             self.round += 1;
-            (self.barrier_pending, self.acked_since_barrier) = (true, false);
+            let quiet = self.awaited.is_empty();
+            (self.barrier, self.acked_since_barrier) = (Some(Barrier { quiet }), false);
         }
         due
     }
 
-    /// The broker answered the barrier: it knows all acknowledgements before it, and what it had to send again on this
-    /// connection it has sent.
+    /// The broker answered the barrier: it knows all acknowledgements before it.
     pub(super) fn barrier_passed(&mut self) {
-        self.barrier_pending = false;
-        let (round, connection) = (self.round, self.connection);
+        if self.barrier.take().is_some_and(|barrier| barrier.quiet) {
+            // It had room for more, and has no more.
+            self.resent_up_to = u64::MAX;
+        }
+        let (round, connection, resent_up_to) = (self.round, self.connection, self.resent_up_to);
         let mut settled = Vec::new();
         self.slots.retain(|_, slot| {
             let known = match slot.state {
                 SlotState::Acked(in_round) => in_round < round,
-                SlotState::Committed => slot.on != connection,
+                SlotState::Committed => slot.on != connection && slot.number < resent_up_to,
                 SlotState::Owed => false,
             };
             if known {
@@ -345,7 +364,7 @@ impl Deliveries {
     /// Whether the broker has answered for all that was acknowledged.
     #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        !self.barrier_pending && !self.acked_since_barrier
+        self.barrier.is_none() && !self.acked_since_barrier
     }
 
     /// Whether nothing waits for the reader.
@@ -375,6 +394,7 @@ impl Deliveries {
         let connection = self.connection;
         let known = self.slots.get_mut(&sent.packet_id).filter(|slot| sent.dup && slot.hash == sent.hash);
         let Some(slot) = known else { return false };
+        self.resent_up_to = self.resent_up_to.max(slot.number);
         if !slot.awaited_on(connection) {
             if slot.state != SlotState::Owed {
                 slot.state = SlotState::Committed;
@@ -400,7 +420,11 @@ impl Deliveries {
 
     /// A new message takes the slot of its packet id.
     fn owe(&mut self, sent: Sent) {
-        let Sent { packet_id, exactly_once, hash, .. } = sent;
+        let Sent { packet_id, exactly_once, hash, dup } = sent;
+        if !dup {
+            // What is new comes behind all that comes again.
+            self.resent_up_to = u64::MAX;
+        }
         let (number, on) = (self.next_number, self.connection);
         let slot = Slot { hash, number, on, exactly_once, stored_as: packet_id, state: SlotState::Owed };
         let before = self.slots.insert(packet_id, slot);

@@ -191,6 +191,34 @@ fn what_the_broker_confirmed_is_forgotten() {
 }
 
 #[test]
+fn a_broker_that_sends_again_in_parts_is_recognised_to_the_end() {
+    let mut kit = Kit::new(&[]);
+    kit.receive("1:10 2:20 3:30 4:40").read();
+    assert_eq!(kit.commit(4), "1 2 3 4 |");
+    // None of it has arrived, and its window has become smaller.
+    kit.reconnect(true);
+    assert_eq!(kit.receive("d1:10 d2:20").acks(), "1 2 |");
+    assert_eq!(kit.receive("d3:30").acks(), "3");
+    kit.0.barrier_passed();
+    assert_eq!((kit.receive("d4:40").read(), kit.acks()), (String::new(), "4 |".into()));
+    assert_eq!(kit.0.counters.duplicates, 4);
+    // Now it has nothing more: nobody else waits, and nothing comes before the answer.
+    kit.0.barrier_passed();
+    assert_eq!(kit.receive("5:50").read(), "5:50 settled 1 settled 2 settled 3 settled 4");
+}
+
+#[test]
+fn what_a_broker_passes_over_it_has_no_more() {
+    let mut kit = Kit::new(&[]);
+    kit.receive("1:10 2:20 3:30").read();
+    assert_eq!(kit.commit(3), "1 2 3 |");
+    kit.reconnect(true);
+    assert_eq!(kit.receive("d2:20 d9:90").acks(), "2 |");
+    kit.0.barrier_passed();
+    assert_eq!(kit.read(), "4:90 settled 1 settled 2", "the third may still come");
+}
+
+#[test]
 fn a_lost_session_begins_an_epoch() {
     let mut kit = Kit::new(&[(1, 10)]);
     kit.receive("5:50").read();
