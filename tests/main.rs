@@ -18,6 +18,7 @@ mod outage;
 mod outside;
 mod plugins;
 mod readme;
+mod reference;
 mod reload;
 mod retain;
 mod sinks;

@@ -55,6 +55,8 @@ const TABLE: &[(&str, Place)] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("hmac", &["transport"]),
     ("luau_analysis", &["policy"]),
     ("luau_common", &["policy"]),
