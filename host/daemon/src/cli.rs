@@ -11,6 +11,7 @@ mod ingest;
 mod inject;
 mod log;
 mod manage;
+mod pages;
 mod policy;
 mod progress;
 mod serve;
@@ -163,6 +164,12 @@ enum Verb {
     /// Check and test policies.
     #[command(subcommand, after_help = "Example: hb policy test policies")]
     Policy(policy::PolicyVerb),
+    /// Print what makes a shell complete verbs and flags.
+    #[command(hide = true, after_help = "Example: hb completions bash >~/.local/share/bash-completion/completions/hb")]
+    Completions(pages::CompletionsArgs),
+    /// Write a man page for each verb.
+    #[command(hide = true, after_help = "Example: hb man --out ~/.local/share/man/man1")]
+    Man(pages::ManArgs),
 }
 
 /// Parses the arguments and runs the verb.
@@ -273,6 +280,8 @@ fn perform(cli: &Cli) -> Done {
         Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),
         Verb::Quarantine(show::QuarantineVerb::List) => show::quarantine(global),
         Verb::Policy(v) => policy::run(global, v),
+        Verb::Completions(a) => pages::completions(a),
+        Verb::Man(a) => pages::man(a),
     }
 }
 
