@@ -1,5 +1,6 @@
 //! The verbs as scripts and newcomers meet them: help, exit codes, files, JSON.
 
+mod pages;
 mod proof;
 
 use std::fmt::Write as _;

@@ -19,6 +19,7 @@ mod outage;
 mod outside;
 mod plugins;
 mod readme;
+mod reference;
 mod reload;
 mod report_browser;
 mod reports;

@@ -17,17 +17,39 @@ const HASH_DIGITS: usize = 12;
 #[test]
 fn the_tour_shows_what_hb_says() {
     let hb = tour();
-    let mut place = hb.dir().canonicalize().unwrap();
+    typed_in("README.md", hb.dir(), 12, |command| real(command, &hb));
+}
+
+#[test]
+fn the_guide_for_policies_is_typed() {
+    typed_in("docs/guide/policy.md", Hb::new().dir(), 14, str::to_owned);
+}
+
+#[test]
+fn the_guide_for_connectors_is_typed() {
+    // Always the same folder, in which cargo finds what it has built before.
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("connector-guide");
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place).unwrap();
+    typed_in("docs/guide/connector.md", &place, 20, str::to_owned);
+}
+
+/// Plays a page in a folder of this machine, with `hb` on the path and the source tree at `$HB`.
+fn typed_in(page: &str, folder: &Path, commands: usize, real: impl Fn(&str) -> String) {
+    let mut place = folder.canonicalize().unwrap();
     let hb_dir = Path::new(env!("CARGO_BIN_EXE_hb")).parent().unwrap();
     let path = format!("{}:{}", hb_dir.display(), std::env::var("PATH").unwrap_or_default());
+    let root = repository().canonicalize().unwrap();
+    let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let note = tempfile::NamedTempFile::new().unwrap();
-    let shown = play("README.md", |command| {
+    let shown = play(page, |command| {
         let mut shell = Command::new("sh");
         shell.env("PATH", &path).env("NO_COLOR", "1").stdin(Stdio::null());
+        shell.env("HB", &root).env("CARGO_TARGET_DIR", &target).env("CARGO_NET_OFFLINE", "true");
         surround(&mut shell);
-        typed(&real(command, &hb), shell, &mut place, note.path(), note.path())
+        typed(&real(command), shell, &mut place, note.path(), note.path())
     });
-    assert!(shown > 12, "{shown} commands are no tour");
+    assert!(shown >= commands, "{page}: only {shown} commands");
 }
 
 #[test]
@@ -57,8 +79,9 @@ fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
     let (mut shown, mut wrong) = (0, String::new());
     for block in text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         for step in format!("\n{block}").split("\n$ ").skip(1) {
-            let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
-            let expected = expected.trim_end_matches('\n');
+            let step = format!("{step}\n");
+            let (command, expected) = step.split_at(end_of_command(&step));
+            let (command, expected) = (command.trim_end(), expected.trim_matches('\n'));
             let expected = if expected.is_empty() { String::new() } else { format!("{expected}\n") };
             let said = answer(command);
             if !fits(&expected, &said) {
@@ -69,6 +92,16 @@ fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
     }
     assert!(wrong.is_empty(), "{wrong}");
     shown
+}
+
+/// Where a command ends: with its line, or with the file that it writes, which a line `END` ends.
+fn end_of_command(step: &str) -> usize {
+    let line = step.find('\n').unwrap_or(step.len());
+    if !step[..line].contains("<<") {
+        return line;
+    }
+    let end = "\nEND\n";
+    step.find(end).map_or(line, |at| at + end.len())
 }
 
 #[test]

@@ -166,7 +166,8 @@ own_prefix() {
 
 install_program() {
     : >"$scratch/list"
-    for folder in '' /bin /lib /lib/hb /lib/hb/plugins /share /share/hb /share/hb/config /share/hb/drop-ins; do
+    for folder in '' /bin /lib /lib/hb /lib/hb/plugins /share /share/hb /share/hb/config /share/hb/drop-ins \
+        /share/man /share/man/man1 /share/bash-completion /share/bash-completion/completions; do
         folder 0750 root:hb "$root$prefix$folder"
     done
     for plugin in "$plugins"/*/plugin.wasm; do
@@ -183,6 +184,11 @@ install_program() {
     for part in "$here"/drop-ins/*.conf; do program 0640 "$part" "share/hb/drop-ins/$(basename "$part")"; done
     program 0750 "$here/install.sh" share/hb/install.sh
     program 0750 "$from/hb" bin/hb
+    # What the program says of itself: `man hb` finds it beside a program on the path, and so does bash.
+    "$from/hb" man --out "$scratch/man"
+    for part in "$scratch"/man/*.1; do program 0640 "$part" "share/man/man1/$(basename "$part")"; done
+    "$from/hb" completions bash >"$scratch/completions"
+    program 0640 "$scratch/completions" share/bash-completion/completions/hb
     # What an older version brought and this one does not.
     [ ! -f "$list" ] || while read -r name; do
         grep -qxF -- "$name" "$scratch/list" || drop "$root$prefix/$name"

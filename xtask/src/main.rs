@@ -17,6 +17,9 @@ usage: cargo xtask <task>
 
   demo [ARGS]        build hb and play `hb demo ARGS`: a plant falls ill, hb finds it, survives a kill, and proves it
   plugins            build, encode and sign all guests
+  plugin DIR [--out DIR]
+                     build, encode and sign the plugin of a crate anywhere, into a folder of its name in the other
+                     DIR, or in `plugins` beside the crate
   test [-- FILTER]   all a fresh machine needs, then every test; FILTER picks tests by name
   bench [NAME...]    what the optimised build promises, measured; `bench --help` lists the cases
   tidy               the rules no compiler knows: floors, purity, links, manifests, text, stale pages
@@ -48,6 +51,8 @@ fn run(args: &[&str]) -> Result<()> {
             eprintln!("{} plugins in {}", built.plugins.len(), built.dir.display());
             Ok(())
         }
+        ["plugin", dir] => plugin(root, Path::new(dir), &Path::new(dir).join("../plugins")),
+        ["plugin", dir, "--out", out] => plugin(root, Path::new(dir), Path::new(out)),
         ["test"] => test::run(root, &[]),
         ["test", "--", filter @ ..] => test::run(root, filter),
         ["tidy"] => tidy::run(root),
@@ -59,4 +64,13 @@ fn run(args: &[&str]) -> Result<()> {
         }
         other => bail!("unknown task `{}`\n\n{USAGE}", other.join(" ")),
     }
+}
+
+fn plugin(root: &Path, source: &Path, out: &Path) -> Result<()> {
+    // The build runs in the crate's own folder.
+    let place = std::path::absolute(out)?;
+    let built = plugins::build_one(root, &std::path::absolute(source)?, &place)?;
+    let name = built.file_name().unwrap_or_default();
+    eprintln!("{} is signed with {}", out.join(name).display(), out.join("dev-publisher.pub").display());
+    Ok(())
 }

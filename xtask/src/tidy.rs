@@ -2,8 +2,10 @@
 //!
 //! [`floors`] keeps the daemon's modules in order, [`purity`] keeps clocks and files out of the deciding crates,
 //! [`manifests`] keeps dependencies in one place, [`markdown`] keeps links alive, [`source`] keeps files readable, and
-//! [`generated`] makes the pages that repeat what the source says, with [`metrics`], and finds those that are stale.
+//! [`generated`] makes the pages that repeat what the source says, with [`schema`], [`metrics`] and [`comments`], and
+//! finds those that are stale.
 
+mod comments;
 mod floors;
 mod generated;
 mod manifests;
@@ -11,6 +13,7 @@ mod markdown;
 mod metrics;
 mod purity;
 mod rust;
+mod schema;
 mod source;
 mod tree;
 

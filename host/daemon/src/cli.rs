@@ -13,6 +13,7 @@ mod ingest;
 mod inject;
 mod log;
 mod manage;
+mod pages;
 mod policy;
 mod progress;
 mod report;
@@ -202,6 +203,12 @@ enum Verb {
     /// Check and test policies.
     #[command(subcommand, after_help = "Example: hb policy test policies")]
     Policy(policy::PolicyVerb),
+    /// Print what makes a shell complete verbs and flags.
+    #[command(hide = true, after_help = "Example: hb completions bash >~/.local/share/bash-completion/completions/hb")]
+    Completions(pages::CompletionsArgs),
+    /// Write a man page for each verb.
+    #[command(hide = true, after_help = "Example: hb man --out ~/.local/share/man/man1")]
+    Man(pages::ManArgs),
 }
 
 /// Parses the arguments and runs the verb.
@@ -318,6 +325,8 @@ fn perform(cli: &Cli) -> Done {
         Verb::Keys(manage::KeysVerb::Init) => manage::keys_init(global),
         Verb::Quarantine(show::QuarantineVerb::List) => show::quarantine(global),
         Verb::Policy(v) => policy::run(global, v),
+        Verb::Completions(a) => pages::completions(a),
+        Verb::Man(a) => pages::man(a),
     }
 }
 
@@ -569,29 +578,4 @@ fn start_talking(cli: &Cli) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    /// Set for the child of the test, which is the test itself.
-    const CHILD: &str = "HB_TEST_PANIC";
-
-    #[test]
-    fn a_panic_ends_the_process_with_a_code_and_words_of_its_own() {
-        if std::env::var_os(CHILD).is_some() {
-            std::process::exit(guarded(|| panic!("three is\nnot four")).into());
-        }
-        let name = "cli::tests::a_panic_ends_the_process_with_a_code_and_words_of_its_own";
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", name]).env(CHILD, "1").env_remove("RUST_BACKTRACE");
-        let output = child.output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(exit::BUG.into()), "{said}");
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), 3, "{said}");
-        assert_eq!(lines[0], "error[bug]: this is a bug in hb: three is; not four");
-        assert!(lines[1].contains(&format!("{}:", file!())) && lines[1].contains("thread "), "{said}");
-        assert!(lines[2].contains(env!("CARGO_PKG_VERSION")), "{said}");
-    }
-}
+mod tests;

@@ -3,9 +3,8 @@
 //! Settings are not state: nothing here changes while hb runs, and nothing hb learns is written back. Unknown and
 //! duplicate keys are errors. Secrets stand here only as references, see [`SecretRef`].
 //!
-//! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`], [`transport`],
-//! [`grants`], [`checks`], [`http`] and [`limits`]; [`template`] is what `hb init` writes.
-//! [`checks`], [`http`] and [`limits`]; [`template`] is what `hb init` writes.
+//! Reading: [`yaml`] makes a tree that knows lines and columns, [`read`] turns it into the structs of [`pipeline`],
+//! [`transport`], [`grants`], [`checks`], [`http`] and [`limits`]; [`template`] is what `hb init` writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,39 +48,42 @@ const MAX_KEY_BYTES: u64 = 4096;
 /// Everything an operator configures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Tenant: the first part of every key of the state. Default: `default`. Another one needs a restart of the daemon.
+    /// Tenant: the first part of every key of the state. Default: `default`. Example: `plant`. Another one needs a restart
+    /// of the daemon.
     pub program: Name,
-    /// Directory of the state. Default: `state` beside the config. Another one needs a restart of the daemon.
+    /// Directory of the state. Default: `state` beside the config. Example: `/var/lib/hb`. Another one needs a restart of
+    /// the daemon.
     pub state: PathBuf,
-    /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable or one
-    /// directory above (a source tree), else `../lib/hb/plugins` from there.
+    /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable or one directory
+    /// above (a source tree), else `../lib/hb/plugins` from there. Example: `/opt/hb/lib/hb/plugins`.
     pub plugins_dir: PathBuf,
     /// Where policies lie. Default: `$HB_POLICIES_DIR`, else `../../policies` from the executable (a source tree), else
-    /// `../share/hb/policies` from there.
+    /// `../share/hb/policies` from there. Example: `policies`.
     pub policies_dir: PathBuf,
-    /// Whether plugins must carry a trusted publisher's signature. Default: true.
+    /// Whether plugins must carry a trusted publisher's signature. Default: true. Example: `true`.
     pub require_signed: bool,
-    /// Public keys of trusted publishers. Default: none, which with `require_signed` lets no plugin load.
+    /// Public keys of trusted publishers. Default: none, which with `require_signed` lets no plugin load. Example:
+    /// `["publisher.pub"]`.
     pub trusted_publishers: Vec<PathBuf>,
-    /// Label whose value names the asset. Default: `asset`.
+    /// Label whose value names the asset. Default: `asset`. Example: `machine`.
     pub asset_label: String,
-    /// Where telemetry comes from.
+    /// Where telemetry comes from. Default: none, and there is nothing to read.
     pub sources: Vec<SourceConfig>,
-    /// What gives it meaning.
+    /// What gives it meaning. Default: none.
     pub normalizers: Vec<NormalizerConfig>,
-    /// Where decisions and alerts go.
+    /// Where decisions and alerts go. Default: none, they stay in the state.
     pub sinks: Vec<SinkConfig>,
-    /// What is compared.
+    /// What is compared. Default: none, and nothing is judged.
     pub checks: Vec<CheckConfig>,
     /// Policy that names severities. Default: none, so that nothing alerts.
     pub severity: Option<RuleConfig>,
-    /// How often is judged, and what is learned by itself.
+    /// How often is judged, and what is learned by itself. Default: all its defaults.
     pub schedule: ScheduleConfig,
-    /// How event time is kept.
+    /// How event time is kept. Default: all its defaults.
     pub event_time: EventTimeConfig,
-    /// Upper bounds.
+    /// Upper bounds. Default: all its defaults.
     pub limits: LimitsConfig,
-    /// What is packed as evidence.
+    /// What is packed as evidence. Default: all its defaults.
     pub evidence: EvidenceConfig,
     /// Where health and metrics are served. Default: nowhere; `http: {}` is enough to have them. A change needs a restart of
     /// the daemon.

@@ -56,6 +56,8 @@ const TABLE: &[(&str, Place)] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("hmac", &["transport"]),
     ("luau_analysis", &["policy"]),
     ("luau_common", &["policy"]),

@@ -1,10 +1,12 @@
 //! Makes the pages that repeat what the source says, so that they can be compared with it.
 //!
-//! The reference of the metrics is made by [`super::metrics`]. The reference of the config is made here: every struct of settings in `host/daemon/src/config` is a section, every
-//! public field a key, every comment its meaning. A key that is read and that no field stands for is told.
+//! The reference of the metrics is made by [`super::metrics`], other pages by [`super::comments`]. The reference of the
+//! config is made here, and by [`super::schema`] as a JSON Schema: every struct of settings in `host/daemon/src/config`
+//! is a section, every public field a key, every comment its meaning, its default and an example. A key that is read and
+//! that no field stands for is told.
 
 use super::tree::{File, Tree};
-use super::{Finding, metrics};
+use super::{Finding, comments, metrics, schema};
 
 /// The reference of the config.
 const CONFIG_PAGE: &str = "docs/reference/config.md";
@@ -23,6 +25,7 @@ Unknown and duplicate keys are errors.
 Units stand last in names.
 A relative path starts at the directory of the file.
 Secrets stand here as references alone: `${file:PATH}`, `${credential:NAME}` or `${env:NAME}`.
+The same as a JSON Schema, for editors that complete and check while somebody types, is [hb.schema.json](hb.schema.json); a first line `# yaml-language-server: $schema=PATH` names it.
 ";
 
 /// How a key is read: what stands between its reader and its name.
@@ -31,9 +34,12 @@ const READERS: [&str; 6] = [".need(\"", ".or(\"", ".optional(\"", ".whole(\"", "
 /// Every generated file as it should be now: path and text.
 pub(super) fn pages(tree: &Tree) -> Vec<(&'static str, String)> {
     // A tree without the source is a fixture of another rule.
-    let config = tree.file(CONFIG_FILE).map(|_| (CONFIG_PAGE, config_page(tree)));
+    let config = tree.file(CONFIG_FILE).map(|_| {
+        let sections = sections(tree).0;
+        [(CONFIG_PAGE, config_page(&sections)), (schema::PAGE, schema::text(&sections))]
+    });
     let metrics = metrics::page(tree).map(|page| (metrics::PAGE, page));
-    config.into_iter().chain(metrics).collect()
+    config.into_iter().flatten().chain(metrics).chain(comments::pages(tree)).collect()
 }
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -48,19 +54,25 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 
 /// A struct or enum of settings.
 #[derive(Debug)]
-struct Section {
+pub(super) struct Section {
     /// Name of the type.
-    name: String,
-    about: String,
-    keys: Vec<Key>,
+    pub(super) name: String,
+    pub(super) about: String,
+    pub(super) keys: Vec<Key>,
+    /// An enum: one of its keys is written.
+    pub(super) is_choice: bool,
 }
 
 #[derive(Debug)]
-struct Key {
-    name: String,
+pub(super) struct Key {
+    pub(super) name: String,
     /// The type in the source.
-    kind: String,
-    meaning: String,
+    pub(super) kind: String,
+    pub(super) meaning: String,
+    /// What holds without it, in words; a key without one must be written.
+    pub(super) default: Option<String>,
+    /// What may stand there, as it stands in a file.
+    pub(super) example: Option<String>,
 }
 
 /// The files that say what a config holds.
@@ -88,7 +100,7 @@ fn follow(name: &str, left: &mut Vec<Section>, found: &mut Vec<Section>) {
 }
 
 /// The type inside lists and options.
-fn item(kind: &str) -> &str {
+pub(super) fn item(kind: &str) -> &str {
     let inside = ["Vec<", "Option<"].iter().find_map(|outer| kind.strip_prefix(outer)?.strip_suffix('>'));
     inside.map_or(kind, item)
 }
@@ -109,7 +121,8 @@ fn read_sections(file: &File) -> Vec<Section> {
         let item = ["pub struct ", "pub enum "].iter().find_map(|begin| line.strip_prefix(begin));
         if let Some(name) = item.and_then(|rest| rest.strip_suffix(" {")).filter(|name| name.ends_with("Config")) {
             let about = prose(&comment);
-            sections.push(Section { name: name.to_owned(), about, keys: Vec::new() });
+            let is_choice = line.starts_with("pub enum ");
+            sections.push(Section { name: name.to_owned(), about, keys: Vec::new(), is_choice });
             inside = true;
         } else if line == "}" {
             inside = false;
@@ -142,14 +155,30 @@ fn member(text: &str, comment: &str) -> Option<Key> {
         None => (name, comment),
     };
     let meaning = capital(&prose(&meaning));
-    Some(Key { name, kind: kind.to_owned(), meaning })
+    let (meaning, example) = last_part(&meaning, "Example: `");
+    let (meaning, default) = last_part(&meaning, "Default: ");
+    let example = example.map(|text| text.trim_end_matches('`').to_owned());
+    Some(Key { name, kind: kind.to_owned(), meaning, default, example })
+}
+
+/// Cuts off a sentence at the end that begins with these words; it comes without them and without its final stop.
+fn last_part(text: &str, begin: &str) -> (String, Option<String>) {
+    match text.split_once(begin) {
+        Some((before, part)) => (before.trim_end().to_owned(), Some(part.trim_end_matches('.').to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+/// The unit that a name ends with; other numbers are counts of what the meaning names.
+pub(super) fn unit(name: &str) -> Option<&'static str> {
+    let units = [("_sec", "s"), ("_ms", "ms"), ("_bytes", "bytes"), ("_mib", "MiB"), ("_mb", "MiB")];
+    units.into_iter().find(|(end, _)| name.ends_with(end)).map(|(_, unit)| unit)
 }
 
 /// What stands there, as an operator would say it.
 fn value(name: &str, kind: &str) -> String {
     let held = item(kind);
     let shown = match held {
-        _ if name.ends_with("_sec") => "seconds".to_owned(),
         _ if held.ends_with("Config") => format!("[{}](#{})", title(held).to_lowercase(), anchor(held)),
         "bool" => "true or false".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "whole number".to_owned(),
@@ -162,11 +191,16 @@ fn value(name: &str, kind: &str) -> String {
         "" | "LatePolicy" | "DocumentKind" => "word".to_owned(),
         _ => "mapping".to_owned(),
     };
-    if kind.starts_with("Vec<") { format!("list: {shown}") } else { shown }
+    match unit(name) {
+        Some("s") if held == "i64" => "number, s".to_owned(),
+        Some(unit) => format!("{shown}, {unit}"),
+        None if kind.starts_with("Vec<") => format!("list: {shown}"),
+        None => shown,
+    }
 }
 
 /// `EventTimeConfig` is headed "Event time"; the whole is "The file".
-fn title(name: &str) -> String {
+pub(super) fn title(name: &str) -> String {
     match snake(name.strip_suffix("Config").unwrap_or(name)).as_str() {
         "" => "The file".to_owned(),
         words => capital(&words.replace('_', " ")),
@@ -190,7 +224,7 @@ fn capital(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn anchor(name: &str) -> String {
+pub(super) fn anchor(name: &str) -> String {
     title(name).to_lowercase().replace(' ', "-")
 }
 
@@ -200,16 +234,32 @@ fn prose(comment: &str) -> String {
     words.join(" ").replace("[`", "`").replace("`]", "`")
 }
 
-fn config_page(tree: &Tree) -> String {
+fn config_page(sections: &[Section]) -> String {
     let mut page = CONFIG_HEAD.to_owned();
-    for Section { name, about, keys } in sections(tree).0 {
-        page.push_str(&format!("\n## {}\n\n{about}\n\n| Key | Value | Meaning |\n|---|---|---|\n", title(&name)));
-        for Key { name, kind, meaning } in keys {
-            // A bar would end the cell.
-            page.push_str(&format!("| `{name}` | {} | {} |\n", value(&name, &kind), meaning.replace('|', "\\|")));
+    for Section { name, about, keys, is_choice } in sections {
+        let head = "| Key | Value | Default | Example | Meaning |\n|---|---|---|---|---|\n";
+        page.push_str(&format!("\n## {}\n\n{about}\n\n{head}", title(name)));
+        for key in keys {
+            let Key { name, kind, meaning, default, example } = key;
+            let value = value(name, kind);
+            let default = default.as_deref().unwrap_or(if *is_choice { "" } else { "must be given" });
+            let example = match example {
+                Some(text) => format!("`{text}`"),
+                None if kind.is_empty() => String::new(),
+                // JSON is YAML.
+                None => format!("`{}`", schema::example(key, sections)),
+            };
+            let cells = [&format!("`{name}`"), &value, default, &example, meaning].map(cell);
+            page.push_str(&format!("|{}|\n", cells.concat().trim_end_matches('|')));
         }
     }
     page
+}
+
+/// One cell of a table; a bar would end it.
+fn cell(text: &str) -> String {
+    let text = text.replace('|', "\\|");
+    if text.is_empty() { " |".to_owned() } else { format!(" {text} |") }
 }
 
 /// Keys that are read by a name no field or variant stands for, and structs that are no part of the file.
@@ -220,6 +270,10 @@ fn undocumented(tree: &Tree) -> Vec<Finding> {
     for section in left {
         let help = "name it in a field, or call it otherwise: what ends in `Config` is a section of the reference";
         findings.push(Finding::new(CONFIG_FILE, 1, format!("nothing holds a `{}`", section.name), help));
+    }
+    for key in schema::unexplained(&sections) {
+        let help = "end its comment with \"Default: ... .\", unless it must be given, and \"Example: `...`.\"";
+        findings.push(Finding::new(CONFIG_FILE, 1, format!("no example of the key {key}"), help));
     }
     for file in sources(tree) {
         let product = file.lines().take_while(|(_, line)| *line != "#[cfg(test)]");
@@ -243,7 +297,7 @@ mod tests {
 #[derive(Clone)]
 pub struct Config {
     /// Who. Default:
-    /// `me`.
+    /// `me`. Example: `you`.
     pub program: Name,
     /// Where [`telemetry`] is | comes from.
     pub sources: Vec<SourceConfig>,
@@ -256,13 +310,13 @@ pub struct Config {
 
 /// Time.
 pub struct EventTimeConfig {
-    /// `late_sec`: how late. In ns here.
+    /// `late_sec`: how late, 1 to 9. Example: `2`. In ns here.
     pub late_ns: i64,
 }
 
 /// One.
 pub enum SourceConfig {
-    /// A file.
+    /// A file. Example: `a.txt`.
     File(PathBuf),
     /// The rest.
     StdIn,
@@ -282,63 +336,80 @@ fn t() { f.need("odd") }
 
 All of it.
 
-| Key | Value | Meaning |
-|---|---|---|
-| `program` | name | Who. Default: `me`. |
-| `sources` | list: [source](#source) | Where `telemetry` is \\| comes from. |
-| `event_time` | [event time](#event-time) | When. |
+| Key | Value | Default | Example | Meaning |
+|---|---|---|---|---|
+| `program` | name | `me` | `you` | Who. |
+| `sources` | list: [source](#source) | must be given | `[{\"file\":\"a.txt\"}]` | Where `telemetry` is \\| comes from. |
+| `event_time` | [event time](#event-time) | must be given | `{\"late_sec\":2}` | When. |
 
 ## Source
 
 One.
 
-| Key | Value | Meaning |
-|---|---|---|
-| `file` | path | A file. |
-| `std_in` | word | The rest. |
+| Key | Value | Default | Example | Meaning |
+|---|---|---|---|---|
+| `file` | path | | `a.txt` | A file. |
+| `std_in` | word | | | The rest. |
 
 ## Event time
 
 Time.
 
-| Key | Value | Meaning |
-|---|---|---|
-| `late_sec` | seconds | How late. |
+| Key | Value | Default | Example | Meaning |
+|---|---|---|---|---|
+| `late_sec` | number, s | must be given | `2` | How late, 1 to 9. |
 ";
 
     #[test]
     fn a_section_for_each_struct_and_a_row_for_each_key() {
-        let tree = tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]);
-        let page = config_page(&tree);
+        let (page, schema) = made(SOURCE);
         assert_eq!(page.strip_prefix(CONFIG_HEAD), Some(PAGE));
-        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &page)], &[]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &page), (schema::PAGE, &schema)], &[]);
     }
 
     #[test]
     fn a_stale_page_is_told_at_its_first_difference() {
-        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]));
+        let (page, schema) = made(SOURCE);
+        let schema = (schema::PAGE, schema.as_str());
         let changed = page.replace("All of it.", "Nearly all of it.");
         let line = page.lines().position(|l| l == "All of it.").expect("the line") + 1;
         let expected = format!("{CONFIG_PAGE}:{line}: a stale page");
-        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &changed)], &[&expected]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), (CONFIG_PAGE, &changed), schema], &[&expected]);
         let expected = format!("{CONFIG_PAGE}:1: a stale page");
-        fixture::check(check, &[(CONFIG_FILE, SOURCE)], &[&expected]);
+        fixture::check(check, &[(CONFIG_FILE, SOURCE), schema], &[&expected]);
     }
 
     #[test]
     fn a_key_that_nothing_explains_is_told() {
         let source = SOURCE.replace("\"sources\"", "\"source\"");
-        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, &source)]));
+        let (page, schema) = made(&source);
         let expected = format!("{CONFIG_FILE}:32: no comment explains the key `source`");
-        fixture::check(check, &[(CONFIG_FILE, &source), (CONFIG_PAGE, &page)], &[&expected]);
+        let files = [(CONFIG_FILE, source.as_str()), (CONFIG_PAGE, &page), (schema::PAGE, &schema)];
+        fixture::check(check, &files, &[&expected]);
     }
 
     #[test]
     fn a_struct_that_is_no_part_of_the_file_is_told() {
         let part =
             (format!("{CONFIG_FOLDER}part.rs"), "/// Two.\npub struct LostConfig {\n    /// X.\n    pub x: bool,\n}\n");
-        let page = config_page(&tree::fixture::tree(&[(CONFIG_FILE, SOURCE)]));
+        let (page, schema) = made(SOURCE);
         let expected = format!("{CONFIG_FILE}:1: nothing holds a `LostConfig`");
-        fixture::check(check, &[(CONFIG_FILE, SOURCE), (&part.0, part.1), (CONFIG_PAGE, &page)], &[&expected]);
+        let files = [(CONFIG_FILE, SOURCE), (&part.0, part.1), (CONFIG_PAGE, &page), (schema::PAGE, &schema)];
+        fixture::check(check, &files, &[&expected]);
+    }
+
+    #[test]
+    fn a_key_without_example_is_told() {
+        let source = SOURCE.replace(" Example: `2`.", "");
+        let (page, schema) = made(&source);
+        let expected = format!("{CONFIG_FILE}:1: no example of the key `late_sec` of event time");
+        let files = [(CONFIG_FILE, source.as_str()), (CONFIG_PAGE, &page), (schema::PAGE, &schema)];
+        fixture::check(check, &files, &[&expected]);
+    }
+
+    /// The page and the schema of a source.
+    fn made(source: &str) -> (String, String) {
+        let sections = sections(&tree::fixture::tree(&[(CONFIG_FILE, source)])).0;
+        (config_page(&sections), schema::text(&sections))
     }
 }

@@ -25,34 +25,36 @@ pub const MAX_RULES: usize = 64;
 /// One check: which series, which window, which rules, compared with which baseline.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckConfig {
-    /// Unique among checks; decisions and alerts carry it.
+    /// Unique among checks; decisions and alerts carry it. Example: `quick`.
     pub id: Name,
-    /// `window_sec`: length of a window, a multiple of `every_sec`; fractions allowed, at most 31 days. In ns here.
+    /// `window_sec`: length of a window, a multiple of `every_sec`; fractions allowed, 0.01 s to 31 days. Example:
+    /// `300`. In ns here.
     pub window_ns: i64,
-    /// `every_sec`: distance of two windows, at least 0.01 s. Default: `schedule.interval_sec`, else
-    /// `window_sec`. In ns here.
+    /// `every_sec`: distance of two windows, 0.01 s to 31 days. Default: `schedule.interval_sec`, else `window_sec`.
+    /// Example: `60`. In ns here.
     pub every_ns: i64,
-    /// Baseline tag, as `golden`. Default: that of the schedule; without one it is compared with nothing, for rules that
-    /// need no baseline.
+    /// Baseline tag, as `golden`. Default: that of the schedule; without one it is compared with nothing, for rules
+    /// that need no baseline. Example: `golden`.
     pub baseline: Option<Name>,
-    /// Metric patterns with `*`; a series is in when one matches. Default: all.
+    /// Metric patterns with `*`; a series is in when one matches. Default: `["*"]`. Example: `["temp*", "power"]`.
     pub metrics: Vec<Pattern>,
-    /// Metric patterns that are left out. Default: none.
+    /// Metric patterns that are left out. Default: none. Example: `["*_debug"]`.
     pub except: Vec<Pattern>,
-    /// Asset patterns. Default: all.
+    /// Asset patterns. Default: `["*"]`. Example: `["press-*"]`.
     pub assets: Vec<Pattern>,
-    /// A series with fewer samples in the window is not judged, 1 to 1,000,000. Default: 3.
+    /// A series with fewer samples in the window is not judged, 1 to 1,000,000. Default: 3. Example: `15`.
     pub min_samples: u32,
-    /// Rules in order, at least one, each at most once.
+    /// Rules in order, 1 to 64, each at most once.
     pub rules: Vec<RuleConfig>,
 }
 
 /// A rule and what it is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleConfig {
-    /// Rule id, as `drift.robust_z`.
+    /// Rule id, as `drift.robust_z`. Example: `drift.robust_z`.
     pub rule: Name,
-    /// Overrides of the policy's parameters: switches, numbers or words. Default: none.
+    /// Overrides of the policy's parameters: switches, numbers or words. Default: none. Example: `{"warn": 4, "fail":
+    /// 8}`.
     pub params: BTreeMap<String, Param>,
 }
 
@@ -64,14 +66,17 @@ pub struct Pattern(pub String);
 /// How event time is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EventTimeConfig {
-    /// `lateness_sec`: how late a sample may be against the newest of its source, at most a day. Default: 0. In ns here.
+    /// `lateness_sec`: how late a sample may be against the newest of its source, 0 to 86,400 s. Default: 0. Example:
+    /// `30`. In ns here.
     pub lateness_ns: i64,
-    /// `late_event_policy`: `drop` (default), `buffer` or `side_output`.
+    /// `late_event_policy`: what becomes of a sample that is later still, one of `drop`, `buffer`, `side_output`.
+    /// Default: `drop`. Example: `buffer`.
     pub late: LatePolicy,
-    /// `max_jump_sec`: how far ahead a time may jump before it must be confirmed, 1 s to 31 days. Default: 7 days. In
-    /// ns here.
+    /// `max_jump_sec`: how far ahead a time may jump before it must be confirmed, 1 s to 31 days. Default: 7 days.
+    /// Example: `3600`. In ns here.
     pub max_jump_ns: i64,
-    /// `idle_sec`: after this long without a sample windows close by the clock, 1 s to a day. Default: 60 s. In ns here.
+    /// `idle_sec`: after this long without a sample windows close by the clock, 1 to 86,400 s. Default: 60 s. Example:
+    /// `120`. In ns here.
     pub idle_ns: i64,
 }
 

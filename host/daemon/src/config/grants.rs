@@ -16,13 +16,13 @@ pub const MAX_GRANTS: usize = 64;
 /// What a sink's plugin may reach; its manifest must ask for it too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GrantsConfig {
-    /// URLs it may send requests to, at most 64. Default: none.
+    /// URLs it may send requests to, 0 to 64. Default: none.
     pub http: Vec<HttpGrantConfig>,
-    /// Addresses it may send to, word by word, at most 64: `udp://IP:PORT`, `tcp://IP:PORT`, `unix:///PATH` (datagrams)
-    /// or `unix-stream:///PATH`. Default: none.
+    /// Addresses it may send to, word by word, 0 to 64: `udp://IP:PORT`, `tcp://IP:PORT`, `unix:///PATH` (datagrams) or
+    /// `unix-stream:///PATH`. Default: none. Example: `["udp://192.0.2.7:514"]`.
     pub socket: Vec<String>,
-    /// Names and secret references, at most 64: the host signs its requests with them, and the plugin never sees them.
-    /// Default: none.
+    /// Names and secret references, 0 to 64: the host signs its requests with them, and the plugin never sees them.
+    /// Default: none. Example: `{"pager": "${file:/etc/hb/pager.key}"}`.
     pub secrets: BTreeMap<String, SecretRef>,
 }
 
@@ -30,11 +30,12 @@ pub struct GrantsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HttpGrantConfig {
     /// `https://HOST/PATH` or `http://HOST:PORT/PATH`. What lies below is granted too, by whole segments of the path:
-    /// `/hb` covers `/hb` and `/hb/x`, but not `/hbx`; `/hb/` covers what lies below alone.
+    /// `/hb` covers `/hb` and `/hb/x`, but not `/hbx`; `/hb/` covers what lies below alone. Example:
+    /// `https://pager.example/hb`.
     pub url: String,
-    /// Of GET, HEAD, POST, PUT, PATCH and DELETE.
+    /// Of GET, HEAD, POST, PUT, PATCH and DELETE. Example: `["POST"]`.
     pub methods: Vec<String>,
-    /// Certificate authorities, PEM. Default with `https://`: those of the system.
+    /// Certificate authorities, PEM. Default: with `https://` those of the system. Example: `/etc/hb/ca.pem`.
     pub ca_file: Option<PathBuf>,
 }
 

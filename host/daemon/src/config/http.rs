@@ -15,9 +15,9 @@ const DEFAULT_PORT: u16 = 9_464;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HttpConfig {
     /// IP address and port; port 0 takes a free one. The address in use stands in the log and in `http.addr` of the
-    /// state directory. Default: `127.0.0.1:9464`.
+    /// state directory. Default: `127.0.0.1:9464`. Example: `127.0.0.1:9100`.
     pub listen: SocketAddr,
-    /// Whether other machines may ask: there is no password and no encryption. Default: false.
+    /// Whether other machines may ask: there is no password and no encryption. Default: false. Example: `true`.
     pub allow_remote: bool,
 }
 

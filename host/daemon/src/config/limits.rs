@@ -11,33 +11,36 @@ use crate::config::yaml::Node;
 /// Bounds on memory and batches. What goes beyond is shed and counted, never a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LimitsConfig {
-    /// Series of one asset, 1 to 1,000,000. Default: 2,000; an asset with more is a mapping mistake.
+    /// Series of one asset, 1 to 1,000,000. Default: 2,000; an asset with more is a mapping mistake. Example: `5000`.
     pub max_series: u32,
-    /// Steps (`every_sec`) one grid of windows keeps, 1 to 1,000,000. Default: 4,096, a day in steps of 30 s.
+    /// Steps (`every_sec`) one grid of windows keeps, 1 to 1,000,000. Default: 4,096, a day in steps of 30 s. Example:
+    /// `10000`.
     pub max_buckets: u32,
-    /// Assets, 1 to 1,000,000. Default: 10,000.
+    /// Assets, 1 to 1,000,000. Default: 10,000. Example: `500`.
     pub max_assets: u32,
-    /// Frames handed to a plugin at once, 1 to 65,536. Default: 1,024.
+    /// Frames handed to a plugin at once, 1 to 65,536. Default: 1,024. Example: `256`.
     pub batch_frames: u32,
-    /// Bytes handed to a plugin at once, 4 KiB to 64 MiB. Default: 1 MiB.
+    /// Bytes handed to a plugin at once, 4 KiB to 64 MiB. Default: 1 MiB. Example: `262144`.
     pub batch_bytes: u32,
-    /// Samples committed at once, 1 to 1,000,000. Default: 10,000.
+    /// Samples committed at once, 1 to 1,000,000. Default: 10,000. Example: `50000`.
     pub commit_samples: u32,
-    /// Longest wait before what is there is committed, 1 to 60,000 ms. Default: 250 ms.
+    /// Longest wait before what is there is committed, 1 to 60,000 ms. Default: 250 ms. Example: `100`.
     pub commit_ms: u32,
-    /// Longest line of a text transport, 64 B to 64 MiB; a longer one is skipped and counted. Default: 1 MiB.
+    /// Longest line of a text transport, 64 B to 64 MiB; a longer one is skipped and counted. Default: 1 MiB. Example:
+    /// `65536`.
     pub max_line_bytes: u32,
-    /// Memory of one plugin instance, 1 to 4,096 MiB. Default: 64 MiB.
+    /// Memory of one plugin instance, 1 to 4,096 MiB. Default: 64 MiB. Example: `32`.
     pub plugin_memory_mib: u32,
     /// What the state may need, 4 to 1,048,576 MiB. At 80 % frames, journal and decisions go, oldest first, but never
     /// what a recovery or a kept case needs; at 95 % samples are shed and counted. Default: 4,096 MiB, a month of a
-    /// thousand samples a second.
+    /// thousand samples a second. Example: `8192`.
     pub max_state_mb: u32,
     /// What evidence packs may need in `evidence.dir`, 1 to 1,048,576 MiB; the oldest go first, those of kept cases
-    /// stay. Default: 2,048 MiB, some thousand packs.
+    /// stay. Default: 2,048 MiB, some thousand packs. Example: `1024`.
     pub max_report_dir_mb: u32,
     /// What the audit log may need of the state, 1 to 1,048,576 MiB, at most half of `max_state_mb`. Beyond it a signed
     /// entry removes the oldest bodies; hashes stay, and kept cases' entries. Default: an eighth of `max_state_mb`.
+    /// Example: `256`.
     pub max_audit_log_mb: u32,
 }
 
@@ -71,9 +74,9 @@ impl LimitsConfig {
 /// What is packed as evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EvidenceConfig {
-    /// Whether a decision FAIL packs its case at once. Default: true.
+    /// Whether a decision FAIL packs its case at once. Default: true. Example: `false`.
     pub on_fail: bool,
-    /// Where packs go. Default: `evidence_packs` beside the config.
+    /// Where packs go. Default: `evidence_packs` beside the config. Example: `/var/lib/hb/evidence`.
     pub dir: PathBuf,
 }
 

@@ -20,15 +20,15 @@ pub const MAX_WORKERS: u8 = 16;
 /// gives the frames meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceConfig {
-    /// Unique among sources; part of the resume position's key, so renaming a source starts it anew.
+    /// Unique among sources; part of the resume position's key, so renaming a source starts it anew. Example: `plant`.
     pub name: Name,
-    /// Plugin of kind source, by its name in the plugins directory.
+    /// Plugin of kind source, by its name in the plugins directory. Example: `file-replay`.
     pub plugin: Name,
     /// Where its bytes come from.
     pub transport: TransportConfig,
-    /// Handed to the plugin, which checks them by its own schema. Default: none.
+    /// Handed to the plugin, which checks them by its own schema. Default: none. Example: `{"format": "jsonl"}`.
     pub settings: serde_json::Value,
-    /// Name of the normalizer that gets its frames.
+    /// Name of the normalizer that gets its frames. Example: `plant`.
     pub normalizer: Name,
     /// Secret references among the settings, in the order of the file.
     #[serde(skip)]
@@ -38,35 +38,36 @@ pub struct SourceConfig {
 /// What gives frames their meaning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NormalizerConfig {
-    /// Unique among normalizers.
+    /// Unique among normalizers. Example: `plant`.
     pub name: Name,
-    /// Plugin of kind normalizer, by its name in the plugins directory.
+    /// Plugin of kind normalizer, by its name in the plugins directory. Example: `schema-map`.
     pub plugin: Name,
-    /// YAML file that becomes the settings. Either this or inline settings.
+    /// YAML file that becomes the settings. Either this or inline settings. Default: none. Example:
+    /// `telemetry_schema.yaml`.
     pub schema: Option<PathBuf>,
-    /// Handed to the plugin: the inline settings or the content of `schema`. Default: none.
+    /// Handed to the plugin: the inline settings or the content of `schema`. Default: none. Example: `{"series": []}`.
     pub settings: serde_json::Value,
-    /// Instances that work in parallel, 1 to 16; the result does not depend on it. Default: 1.
+    /// Instances that work in parallel, 1 to 16; the result does not depend on it. Default: 1. Example: `2`.
     pub workers: u8,
 }
 
 /// Where decisions and alerts go.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SinkConfig {
-    /// Unique among sinks.
+    /// Unique among sinks. Example: `pager`.
     pub name: Name,
-    /// Plugin of kind sink, by its name in the plugins directory.
+    /// Plugin of kind sink, by its name in the plugins directory. Example: `jsonl`.
     pub plugin: Name,
-    /// Where the plugin's bytes go.
+    /// Where the plugin's bytes go. Default: `stdout`.
     pub output: OutputConfig,
     /// What the plugin may reach. Default: nothing but `output`.
     pub grants: GrantsConfig,
-    /// What it gets: `alerts`, one document when a fault begins, gets worse or ends; `decisions`, each one that is not
-    /// an unchanged PASS. Default: both.
+    /// What it gets, each one of `alerts`, `decisions`: one document when a fault begins, gets worse or ends, each
+    /// decision that is not an unchanged PASS. Default: `["alerts", "decisions"]`. Example: `["alerts"]`.
     pub deliver: Vec<DocumentKind>,
     /// How long a document that is not taken is offered again. Default: all its defaults.
     pub retry: RetryConfig,
-    /// Handed to the plugin. Default: none.
+    /// Handed to the plugin. Default: none. Example: `{"format": "bare"}`.
     pub settings: serde_json::Value,
     /// Secret references among the settings, in the order of the file.
     #[serde(skip)]
@@ -96,11 +97,12 @@ impl DocumentKind {
 /// How long a sink is offered a document again that it does not take; then it is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryConfig {
-    /// Attempts, 1 to 100,000. Default: 2,000, more than three days have with the default wait.
+    /// Attempts, 1 to 100,000. Default: 2,000, more than three days have with the default wait. Example: `100`.
     pub max_attempts: u32,
-    /// `max_age_sec`: seconds since the decision, 1 to 2,678,400. Default: 259,200, a weekend and a day. In ns here.
+    /// `max_age_sec`: seconds since the decision, 1 to 2,678,400. Default: 259,200, a weekend and a day. Example:
+    /// `86400`. In ns here.
     pub max_age_ns: i64,
-    /// `max_wait_sec`: seconds between two attempts at most, 1 to 3,600. Default: 300. In ns here.
+    /// `max_wait_sec`: seconds between two attempts at most, 1 to 3,600. Default: 300. Example: `60`. In ns here.
     pub max_wait_ns: i64,
 }
 
@@ -118,7 +120,7 @@ const DAY_NS: i64 = 86_400 * NS_PER_SEC;
 pub enum OutputConfig {
     /// Standard output of the process.
     Stdout,
-    /// A file that is appended to; a relative path starts at the config's directory.
+    /// A file that is appended to; a relative path starts at the config's directory. Example: `alerts.jsonl`.
     File(PathBuf),
 }
 

@@ -16,24 +16,25 @@ const ROLLING_EVERY_MIN_NS: i64 = 10 * NS_PER_SEC;
 /// What holds for all checks, in the clock of the telemetry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ScheduleConfig {
-    /// `interval_sec`: how often windows are judged of checks that have no `every_sec`, at least 0.01 s; it must divide
-    /// their `window_sec`. Default: each check's `window_sec`. In ns here.
+    /// `interval_sec`: how often windows are judged of checks that have no `every_sec`, 0.01 s to 31 days; it must
+    /// divide their `window_sec`. Default: each check's `window_sec`. Example: `60`. In ns here.
     pub interval_ns: Option<i64>,
-    /// Tag of the baseline of checks that name none. Default: `rolling` with `rolling_baseline`, else none.
+    /// Tag of the baseline of checks that name none. Default: `rolling` with `rolling_baseline`, else none. Example:
+    /// `golden`.
     pub baseline_tag: Option<Name>,
     /// Makes a baseline of the newest telemetry again and again, under the tag `rolling`. Default: no.
     pub rolling_baseline: Option<RollingConfig>,
-    /// `first_baseline_after_sec`: after so much telemetry all of it becomes the first baseline, under `baseline_tag` or
-    /// else `golden`, unless that tag names one; 1 s to 31 days. Default: never. In ns here.
+    /// `first_baseline_after_sec`: after so much telemetry all of it becomes the first baseline, under `baseline_tag`
+    /// or else `golden`, unless that tag names one; 1 s to 31 days. Default: never. Example: `3600`. In ns here.
     pub first_baseline_after_ns: Option<i64>,
 }
 
 /// A baseline that rolls: older versions go when nothing names them any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RollingConfig {
-    /// `window_sec`: telemetry it is made of, 1 s to 31 days. Default: 86400, a day. In ns here.
+    /// `window_sec`: telemetry it is made of, 1 s to 31 days. Default: 86400, a day. Example: `43200`. In ns here.
     pub window_ns: i64,
-    /// `every_sec`: time between two, 10 s to 31 days. Default: 3600. In ns here.
+    /// `every_sec`: time between two, 10 s to 31 days. Default: 3600. Example: `1800`. In ns here.
     pub every_ns: i64,
 }
 

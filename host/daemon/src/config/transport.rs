@@ -31,69 +31,75 @@ const TRANSPORTS: [&str; 4] = ["file", "socket", "exec", "mqtt"];
 /// Lines of a file, from the position that was committed last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileTransportConfig {
-    /// The file; a relative path starts at the config's directory.
+    /// The file; a relative path starts at the config's directory. Example: `telemetry.jsonl`.
     pub path: PathBuf,
     /// Whether to wait for more at the end of the file, as `tail -F` does. Default: false, the source ends there.
+    /// Example: `true`.
     pub follow: bool,
 }
 
 /// Datagrams or streams that peers send: at most once across a crash, since a socket cannot be asked again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SocketTransportConfig {
-    /// `udp://IP:PORT`, `tcp://IP:PORT`, `unix:///PATH` (datagrams) or `unix-stream:///PATH`.
+    /// `udp://IP:PORT`, `tcp://IP:PORT`, `unix:///PATH` (datagrams) or `unix-stream:///PATH`. Example:
+    /// `udp://127.0.0.1:5514`.
     pub listen: String,
-    /// How streams are cut: `auto` (default), `newline` or `octet_count`. A datagram is one frame.
+    /// How streams are cut, one of `auto`, `newline`, `octet_count`. A datagram is one frame. Default: `auto`. Example:
+    /// `newline`.
     pub framing: String,
-    /// Connections at a time, 1 to 65,536. Default: 1,024.
+    /// Connections at a time, 1 to 65,536. Default: 1,024. Example: `64`.
     pub max_connections: u32,
 }
 
 /// A command whose lines are frames, such as `[journalctl, -f, -o, json]`; it is started again when it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExecTransportConfig {
-    /// The command and its arguments; no shell.
+    /// The command and its arguments; no shell. Example: `["journalctl", "-f", "-o", "json"]`.
     pub argv: Vec<String>,
-    /// Field of each line, a JSON object, that says where to go on: `__CURSOR` for journald. Default: none.
+    /// Field of each line, a JSON object, that says where to go on: `__CURSOR` for journald. Default: none. Example:
+    /// `__CURSOR`.
     pub cursor_field: Option<String>,
-    /// Argument that makes the command go on there, as `--after-cursor={}`. Default: none.
+    /// Argument that makes the command go on there, as `--after-cursor={}`. Default: none. Example:
+    /// `--after-cursor={}`.
     pub cursor_argument: Option<String>,
 }
 
 /// Messages of an MQTT broker: at least once from the broker, and exactly once into the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MqttTransportConfig {
-    /// `tcp://HOST:PORT` or `tls://HOST:PORT`; without a port 1883 and 8883.
+    /// `tcp://HOST:PORT` or `tls://HOST:PORT`; without a port 1883 and 8883. Example: `tcp://127.0.0.1:1883`.
     pub broker: String,
-    /// Topic filters, with `+` and `#`.
+    /// Topic filters, with `+` and `#`. Example: `["plant/#"]`.
     pub topics: Vec<String>,
-    /// 0 or 1; 2 is subscribed as 1. Default: 1.
+    /// 0 to 2; 2 is subscribed as 1. Default: 1. Example: `0`.
     pub qos: u8,
-    /// `3.1.1` or `5`. Default: `5`.
+    /// Version of MQTT in quotes, one of `5`, `3.1.1`. Default: `5`. Example: `3.1.1`.
     pub version: String,
-    /// Stable and unique at the broker: its session is kept under it. Default: `hb-<program>-<source>`.
+    /// Stable and unique at the broker: its session is kept under it. Default: `hb-<program>-<source>`. Example:
+    /// `hb-plant-7`.
     pub client_id: Option<String>,
-    /// Seconds the broker keeps the session without a connection, with MQTT 5; 0 ends both together, and what is
-    /// published meanwhile is missed. Default: 604,800, a week.
+    /// Seconds the broker keeps the session without a connection, with MQTT 5, 0 to 4,294,967,295; 0 ends both
+    /// together, and what is published meanwhile is missed. Default: 604,800, a week. Example: `86400`.
     pub session_expiry_sec: u32,
-    /// User name. Default: none.
+    /// User name. Default: none. Example: `hb`.
     pub user: Option<String>,
-    /// Password, as a secret reference. Default: none.
+    /// Password, as a secret reference. Default: none. Example: `${credential:mqtt}`.
     #[serde(skip)]
     pub password: Option<SecretRef>,
-    /// Certificate authorities, PEM. Default with `tls://`: those of the system.
+    /// Certificate authorities, PEM. Default: with `tls://` those of the system. Example: `/etc/hb/ca.pem`.
     pub ca_file: Option<PathBuf>,
-    /// Client certificate, PEM. Default: none.
+    /// Client certificate, PEM. Default: none. Example: `/etc/hb/client.pem`.
     pub cert_file: Option<PathBuf>,
-    /// Its key, PEM. Default: none.
+    /// Its key, PEM. Default: none. Example: `/etc/hb/client.key`.
     pub key_file: Option<PathBuf>,
-    /// Seconds between signs of life, 5 to 3,600. Default: 30.
+    /// Seconds between signs of life, 5 to 3,600. Default: 30. Example: `60`.
     pub keep_alive_sec: u16,
     /// Messages the broker sends without acknowledgement (mosquitto: `max_inflight_messages`), 1 to 65,535; half of it
-    /// makes a commit. Default: 20, mosquitto's own.
+    /// makes a commit. Default: 20, mosquitto's own. Example: `100`.
     pub in_flight_window: u16,
-    /// How a message is recognised that the broker sends again on a new connection: `mark` (default), by the DUP mark
-    /// that MQTT demands; `content`, for brokers that do not set it (rumqttd), and only where payloads carry a time or
-    /// a number.
+    /// How a message is recognised that the broker sends again on a new connection: `mark`, by the DUP mark that MQTT
+    /// demands, or `content`, for brokers that do not set it (rumqttd), and only where payloads carry a time or a
+    /// number. Default: `mark`. Example: `content`.
     pub redelivery: String,
 }
 
