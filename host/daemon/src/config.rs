@@ -48,11 +48,11 @@ const MAX_KEY_BYTES: u64 = 4096;
 /// Everything an operator configures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Tenant: the first part of every key of the state. Default: `default`. Example: `plant`. Another one needs a restart
-    /// of the daemon.
+    /// Tenant: the first part of every key of the state; another one needs a restart of the daemon. Default: `default`.
+    /// Example: `plant`.
     pub program: Name,
-    /// Directory of the state. Default: `state` beside the config. Example: `/var/lib/hb`. Another one needs a restart of
-    /// the daemon.
+    /// Directory of the state; another one needs a restart of the daemon. Default: `state` beside the config. Example:
+    /// `/var/lib/hb`.
     pub state: PathBuf,
     /// Where plugins are installed. Default: `$HB_PLUGINS_DIR`, else `plugins` beside the executable or one directory
     /// above (a source tree), else `../lib/hb/plugins` from there. Example: `/opt/hb/lib/hb/plugins`.
@@ -85,8 +85,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is packed as evidence. Default: all its defaults.
     pub evidence: EvidenceConfig,
-    /// Where health and metrics are served. Default: nowhere; `http: {}` is enough to have them. A change needs a restart of
-    /// the daemon.
+    /// Where health and metrics are served; a change needs a restart of the daemon. Default: nowhere; `http: {}` is enough
+    /// to have them.
     pub http: Option<HttpConfig>,
 }
 
