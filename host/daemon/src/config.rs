@@ -75,7 +75,7 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// What is compared. Default: none, and nothing is judged.
     pub checks: Vec<CheckConfig>,
-    /// Policy that names severities. Default: none, so that nothing alerts.
+    /// Policy that names severities. Default: none, so that nothing alerts. Example: `{"rule": "alert.severity"}`.
     pub severity: Option<RuleConfig>,
     /// How often is judged, and what is learned by itself. Default: all its defaults.
     pub schedule: ScheduleConfig,

@@ -162,6 +162,9 @@ fn default_value(key: &Key) -> Option<Value> {
 /// What stands at a key by its example; a section's is what it needs.
 pub(super) fn example(key: &Key, all: &[Section]) -> Value {
     let kind = item(&key.kind);
+    if let Some(text) = &key.example {
+        return value(&key.kind, text);
+    }
     let one = match all.iter().find(|section| section.name == kind) {
         Some(section) => {
             let needed: Vec<&Key> = section.keys.iter().filter(|k| k.default.is_none() && !k.kind.is_empty()).collect();
@@ -172,7 +175,8 @@ pub(super) fn example(key: &Key, all: &[Section]) -> Value {
             };
             shown.into_iter().map(|k| (k.name.clone(), example(k, all))).collect::<Map<_, _>>().into()
         }
-        None => return value(&key.kind, key.example.as_deref().unwrap_or_default()),
+        // What has no example is told by [`unexplained`].
+        None => json!(""),
     };
     if key.kind.starts_with("Vec<") { json!([one]) } else { one }
 }
