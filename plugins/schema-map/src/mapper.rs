@@ -256,8 +256,10 @@ fn push_part(key: &mut Vec<u8>, part: &[u8]) {
     key.extend_from_slice(&(part.len() as u32).to_le_bytes());
     // In pieces of a fixed size: in a guest a call to copy so few costs more.
     let (words, rest) = part.as_chunks::<8>();
-    words.iter().for_each(|word| key.extend_from_slice(word));
-    rest.iter().for_each(|byte| key.push(*byte));
+    for word in words {
+        key.extend_from_slice(word);
+    }
+    key.extend_from_slice(rest);
 }
 
 fn label_text(value: Value, bytes: &[u8]) -> Option<String> {

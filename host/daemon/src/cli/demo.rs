@@ -34,7 +34,7 @@ const KILLED: i64 = 42;
 const END: i64 = 45;
 
 /// Longest wait for the daemon to be ready, or to have stored what was sent: many times what it takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Arguments of `hb demo`.
 #[derive(Args)]

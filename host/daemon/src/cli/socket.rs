@@ -64,10 +64,13 @@ pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
         answer.err.iter().for_each(|text| session::say(Stream::Err, text));
         answer.open.iter().filter(|_| opens).for_each(|path| report::show(path));
     })?;
-    Some(told.unwrap_or_else(|| {
-        session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
-        exit::IO
-    }))
+    Some(match told {
+        Told::All(code) => code,
+        Told::Part => {
+            session::say(Stream::Err, "error[io]: the daemon ended before it had answered\n");
+            exit::IO
+        }
+    })
 }
 
 /// What the daemon answers to a verb that this process asks on its own; nothing when it cannot be reached, or when the
@@ -75,13 +78,20 @@ pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
 pub(super) fn fetch(state: &Path, global: &Global, args: &[&str]) -> Option<String> {
     let mut said = String::new();
     let args = args.iter().map(|&arg| arg.to_owned()).collect();
-    let code = request(state, global, args, |answer| said.extend(answer.out.as_deref()))?;
-    (code == Some(exit::OK)).then_some(said)
+    let told = request(state, global, args, |answer| said.extend(answer.out.as_deref()))?;
+    matches!(told, Told::All(exit::OK)).then_some(said)
 }
 
-/// Sends a command line and hands on what comes back. The exit code; none when the daemon ended before it, and nothing
-/// at all when there is no daemon.
-fn request(state: &Path, global: &Global, args: Vec<String>, mut take: impl FnMut(&Answer)) -> Option<Option<u8>> {
+/// How an answer ended.
+enum Told {
+    /// With the verb's exit code.
+    All(u8),
+    /// The daemon ended before.
+    Part,
+}
+
+/// Sends a command line and hands on what comes back; nothing when there is no daemon.
+fn request(state: &Path, global: &Global, args: Vec<String>, mut take: impl FnMut(&Answer)) -> Option<Told> {
     let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
     let request = Request {
         v: VERSION,
@@ -102,10 +112,10 @@ fn request(state: &Path, global: &Global, args: Vec<String>, mut take: impl FnMu
         };
         take(&answer);
         if let Some(code) = answer.code {
-            return Some(Some(code));
+            return Some(Told::All(code));
         }
     }
-    Some(None)
+    Some(Told::Part)
 }
 
 /// The socket; it goes when this is dropped.

@@ -115,7 +115,7 @@ fn now(reader: &Reader, program: &str, vitals: &Value) -> Result<Value, Failure>
     let history = History::load(reader, program)?;
     let active = history.swaps.iter().rev().find(|swap| swap.generation.is_some());
     let generation = active.and_then(|swap| {
-        let name = swap.generation?.short().to_string();
+        let name = swap.generation?.short();
         Some(json!({ "name": name, "since": clock::rfc3339(swap.time_ns), "by": swap.author, "reason": swap.reason }))
     });
     Ok(json!({
@@ -144,7 +144,7 @@ fn windows(reader: &Reader, program: &str) -> Result<Vec<Value>, Failure> {
             "status": d.status.as_str(),
             "check": d.check,
             "asset": d.asset,
-            "decision": row.id.short().to_string(),
+            "decision": row.id.short(),
             "findings": d.findings.len(),
             "metric": finding.map(|f| f.series.metric.clone()),
             "reason": finding.map(|f| f.reason.clone()),

@@ -23,7 +23,7 @@ const STEP_NS: i64 = 60 * hb_engine::NS_PER_SEC;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Longest wait for the broker, which runs in this process.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Alerts shown of one look; more would push the rest off the screen.
 const SHOWN: usize = 40;
@@ -156,9 +156,10 @@ impl Drop for Player {
 fn line(event: &Value) -> String {
     let text = |value: &Value| neutralise(value.as_str().unwrap_or_default()).into_owned();
     let is_over = event["state"] == "resolved";
-    let (what, reason) = match is_over {
-        true => ("resolved".to_owned(), String::new()),
-        false => (text(&event["severity"]), text(&event["drift_metrics"][0]["reason"])),
+    let (what, reason) = if is_over {
+        ("resolved".to_owned(), String::new())
+    } else {
+        (text(&event["severity"]), text(&event["drift_metrics"][0]["reason"]))
     };
     let line =
         format!("{}  {what:8}  {:8}  {:5}  {reason}", text(&event["ts"]), text(&event["asset"]), text(&event["check"]));
