@@ -259,7 +259,9 @@ fn push_part(key: &mut Vec<u8>, part: &[u8]) {
     for word in words {
         key.extend_from_slice(word);
     }
-    key.extend_from_slice(rest);
+    for &byte in rest {
+        key.push(byte);
+    }
 }
 
 fn label_text(value: Value, bytes: &[u8]) -> Option<String> {

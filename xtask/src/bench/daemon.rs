@@ -106,7 +106,9 @@ impl Daemon {
     /// What it has said since it was asked last.
     pub(super) fn lines(&mut self) -> Vec<Line> {
         let lines: Vec<Line> = self.lines.try_iter().collect();
-        lines.iter().for_each(|line| self.remember(line));
+        for line in &lines {
+            self.remember(line);
+        }
         lines
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{machine, plugins};
@@ -74,10 +74,8 @@ impl Ground {
         let (source, library) = (self.root.join("tests/support/hard_world.c"), dir.join("hard_world.so"));
         let mut cc = Command::new("cc");
         let status = cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
-        match status.context("cc")?.success() {
-            true => Ok(library),
-            false => bail!("the library of the slow disk could not be built"),
-        }
+        ensure!(status.context("cc")?.success(), "the library of the slow disk could not be built");
+        Ok(library)
     }
 
     fn command(&self, program: &Path, dir: &Path) -> Command {

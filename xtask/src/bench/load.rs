@@ -52,7 +52,7 @@ impl Lines {
     }
 
     /// Sends to a stream of syslog at the rate, until it is enough; the number sent.
-    pub(super) fn to_tcp(&self, port: u16, enough: &AtomicBool) -> Result<u64> {
+    pub(super) fn to_tcp(self, port: u16, enough: &AtomicBool) -> Result<u64> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         paced(self.rate, enough, |due| {
             let text: String = due.map(|n| self.syslog(n) + "\n").collect();
@@ -61,7 +61,7 @@ impl Lines {
     }
 
     /// Sends datagrams of syslog at the rate, until it is enough; the number sent.
-    pub(super) fn to_udp(&self, port: u16, enough: &AtomicBool) -> Result<u64> {
+    pub(super) fn to_udp(self, port: u16, enough: &AtomicBool) -> Result<u64> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(("127.0.0.1", port))?;
         paced(self.rate, enough, |mut due| {
@@ -70,7 +70,7 @@ impl Lines {
     }
 
     /// Publishes at the rate, until it is enough; the number that the broker has acknowledged.
-    pub(super) fn to_broker(&self, publisher: Publisher, enough: &AtomicBool) -> Result<u64> {
+    pub(super) fn to_broker(self, publisher: Publisher, enough: &AtomicBool) -> Result<u64> {
         publish(publisher, self.rate, enough, |n| self.json(n))
     }
 }

@@ -94,9 +94,8 @@ fn property(key: &Key, all: &[Section]) -> Value {
 fn of_kind(key: &Key, kind: &str) -> Value {
     match kind {
         "bool" => json!({ "type": "boolean" }),
-        "u8" | "u16" | "u32" | "u64" | "usize" => json!({ "type": "integer" }),
         "i64" if key.name.ends_with("_sec") => json!({ "type": "number" }),
-        "i64" => json!({ "type": "integer" }),
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => json!({ "type": "integer" }),
         "Name" => json!({ "type": "string", "pattern": NAME }),
         "SecretRef" => json!({ "type": "string", "pattern": SECRET }),
         "serde_json::Value" => json!({ "type": "object" }),
