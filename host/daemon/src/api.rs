@@ -139,7 +139,7 @@ async fn ready(State(vitals): State<Arc<Vitals>>, headers: HeaderMap) -> Respons
         }
         return plain(status, text);
     }
-    answer(status, JSON, json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string())
+    answer(status, JSON, format!("{}\n", json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
 async fn detailed(State(vitals): State<Arc<Vitals>>) -> Response {
