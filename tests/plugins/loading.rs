@@ -1,5 +1,6 @@
 //! What is refused before it runs, and that the refusal says what to do.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use hb::plugin::cache::Origin;
@@ -139,12 +140,37 @@ fn a_cache_that_cannot_be_written_costs_time_only() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a-file");
     std::fs::write(&file, b"").unwrap();
-    let host = Host::new(HostOptions { cache_dir: Some(file.join("below")) }).unwrap();
+    let host = Host::new(HostOptions { cache_dir: Some(file.join("below")), ..HostOptions::default() }).unwrap();
     let built = guest("hostile");
     let loaded = host.load(&built.wasm, built.manifest, &Grants::default(), &Trust::default()).unwrap();
     assert_eq!(loaded.origin(), Origin::Compiled);
     assert!(loaded.cache_error().is_some());
     assert!(NormalizerInstance::new(&loaded, "{\"mode\":\"good\"}", FakeHost::default().calls()).is_ok());
+}
+
+#[test]
+fn a_compiler_of_its_own_gives_the_same_code_and_a_broken_one_costs_nothing() {
+    let built = guest("hostile");
+    let code = |compiler: &Path| {
+        let dir = tempfile::tempdir().unwrap();
+        let options = HostOptions { cache_dir: Some(dir.path().to_owned()), compiler: Some(compiler.to_owned()) };
+        let host = Host::new(options).unwrap();
+        let loaded = host.load(&built.wasm, built.manifest.clone(), &Grants::default(), &Trust::default()).unwrap();
+        assert_eq!(loaded.origin(), Origin::Compiled);
+        assert!(NormalizerInstance::new(&loaded, "{\"mode\":\"good\"}", FakeHost::default().calls()).is_ok());
+        std::fs::read(only_file(dir.path(), "cwasm")).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (script, asked) = (folder.path().join("hb"), folder.path().join("asked"));
+    let text = format!("#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n", asked.display(), env!("CARGO_BIN_EXE_hb"));
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let apart = code(&script);
+    assert_eq!(std::fs::read_to_string(asked).unwrap(), "compile normalizer\n");
+    // One that is not there, one that fails, one that says nothing, one that says something else.
+    for broken in ["/no/such/program", "/bin/false", "/bin/true", "/bin/echo"] {
+        assert!(code(broken.as_ref()) == apart, "{broken}");
+    }
 }
 
 fn refusal(built: &Built, wasm: &[u8], grants: &Grants, trust: &Trust) -> LoadError {
@@ -153,7 +179,7 @@ fn refusal(built: &Built, wasm: &[u8], grants: &Grants, trust: &Trust) -> LoadEr
 
 // A new host each time, as after a restart.
 fn origin(dir: &Path, built: &Built) -> Origin {
-    let host = Host::new(HostOptions { cache_dir: Some(dir.to_owned()) }).unwrap();
+    let host = Host::new(HostOptions { cache_dir: Some(dir.to_owned()), ..HostOptions::default() }).unwrap();
     let loaded = host.load(&built.wasm, built.manifest.clone(), &Grants::default(), &Trust::default()).unwrap();
     let mut plugin = NormalizerInstance::new(&loaded, "{\"mode\":\"good\"}", FakeHost::default().calls()).unwrap();
     let mut frames = hb::plugin::Frames::new();

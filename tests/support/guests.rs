@@ -44,7 +44,7 @@ pub(crate) fn publisher_key() -> String {
 /// One host for all tests that do not look at its cache. Compiled guests outlive the run: compiling them is most of it.
 pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| {
     let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests"));
-    Host::new(HostOptions { cache_dir }).expect("engines")
+    Host::new(HostOptions { cache_dir, ..HostOptions::default() }).expect("engines")
 });
 
 impl Built {

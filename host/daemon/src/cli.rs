@@ -4,6 +4,7 @@ mod alert;
 mod analyze;
 mod baseline;
 mod cases;
+mod compile;
 mod daemon;
 mod demo;
 mod evidence;
@@ -209,6 +210,9 @@ enum Verb {
     /// Write a man page for each verb.
     #[command(hide = true, after_help = "Example: hb man --out ~/.local/share/man/man1")]
     Man(pages::ManArgs),
+    /// Compile a plugin from stdin to stdout: hb starts itself so, and nobody else needs to.
+    #[command(hide = true, after_help = "Example: hb compile sink <plugin.wasm >plugin.cwasm")]
+    Compile(compile::CompileArgs),
 }
 
 /// Parses the arguments and runs the verb.
@@ -327,6 +331,7 @@ fn perform(cli: &Cli) -> Done {
         Verb::Policy(v) => policy::run(global, v),
         Verb::Completions(a) => pages::completions(a),
         Verb::Man(a) => pages::man(a),
+        Verb::Compile(a) => compile::compile(a),
     }
 }
 

@@ -15,14 +15,15 @@
 //!
 //! All calls are synchronous and each instance lives on the thread of its caller; queues, retries, backoff and dead
 //! letters are the caller's. Modules in reading order: [`manifest`] what a plugin asks for, [`limits`] what it may use,
-//! [`host`] and [`load`] from bytes to a checked component, [`cache`] compiled code on disk, [`frames`] the batch,
-//! [`guest`] what it may reach and `instance` one living guest, [`normalizer`] with its [`outcome`], [`source`] and
-//! [`sink`] the three kinds, [`refusal`] why one was not loaded, [`fault`] what goes wrong later, [`breaker`] when to
-//! give up.
+//! [`host`] and [`load`] from bytes to a checked component, [`cache`] compiled code on disk, [`compiler`] where it is
+//! made, [`frames`] the batch, [`guest`] what it may reach and `instance` one living guest, [`normalizer`] with its
+//! [`outcome`], [`source`] and [`sink`] the three kinds, [`refusal`] why one was not loaded, [`fault`] what goes wrong
+//! later, [`breaker`] when to give up.
 
 mod bindings;
 pub mod breaker;
 pub mod cache;
+pub mod compiler;
 pub mod fault;
 pub mod frames;
 pub mod guest;

@@ -15,6 +15,10 @@ use hb_log::hash::Hash;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compiler;
+use super::host::HostOptions;
+use super::manifest::Kind;
+
 /// Layout of cache files; raised when it changes.
 const CACHE_VERSION: &str = "hb-cwasm-1";
 
@@ -32,38 +36,50 @@ pub enum Origin {
     Repaired,
 }
 
-/// The component for `wasm`, from `dir` if it holds a sound copy, compiled otherwise. Compiling is all this function
-/// needs the compiler for, so that it could move into a process of its own.
+/// The component for `wasm`, from the cache if that holds a sound copy, compiled otherwise.
 ///
 /// A cache that cannot be written costs time only: the error is returned beside the component.
 pub(super) fn compile(
     engine: &Engine,
+    kind: Kind,
     wasm: &[u8],
     wasm_hash: Hash,
-    dir: Option<&Path>,
+    options: &HostOptions,
 ) -> wasmtime::Result<(Component, Origin, Option<io::Error>)> {
-    let Some(dir) = dir else {
+    let Some(dir) = &options.cache_dir else {
         return Ok((Component::from_binary(engine, wasm)?, Origin::Compiled, None));
     };
     let files = Files::new(dir, engine, wasm_hash);
     let origin = match files.read() {
-        Found::Sound(code) => {
-            // SAFETY: `code` hashes to what its receipt says, receipts are only written by `Files::write` for the
-            // output of `Component::serialize`, and the key binds both to this wasmtime version and these settings.
-            // The bytes are loaded from memory, so the file cannot change between check and use.
-            #[allow(unsafe_code)]
-            let loaded = unsafe { Component::deserialize(engine, &code) };
-            match loaded {
-                Ok(component) => return Ok((component, Origin::Cached, None)),
-                Err(_) => Origin::Repaired,
-            }
-        }
+        Found::Sound(code) => match load(engine, &code) {
+            Ok(component) => return Ok((component, Origin::Cached, None)),
+            Err(_) => Origin::Repaired,
+        },
         Found::Nothing => Origin::Compiled,
         Found::Damaged => Origin::Repaired,
     };
-    let component = Component::from_binary(engine, wasm)?;
-    let written = files.write(&component.serialize()?);
+    let made_apart = options.compiler.as_ref().and_then(|program| compiler::code_from(program, kind, wasm));
+    let (component, code) = match made_apart.and_then(|code| Some((load(engine, &code).ok()?, code))) {
+        Some(made) => made,
+        None => {
+            let component = Component::from_binary(engine, wasm)?;
+            let code = component.serialize()?;
+            (component, code)
+        }
+    };
+    let written = files.write(&code);
     Ok((component, origin, written.err()))
+}
+
+/// Makes code of this host a component again.
+fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `code` comes from a process of this very program, or it hashes to what its receipt says, and receipts are
+    // only written by `Files::write` for the output of wasmtime's own serialization; the key binds both to this wasmtime
+    // version and these settings. The bytes are loaded from memory, so nothing changes between check and use.
+    #[allow(unsafe_code)]
+    unsafe {
+        Component::deserialize(engine, code)
+    }
 }
 
 struct Files {

@@ -20,6 +20,8 @@ pub const TICK_MS: u32 = 10;
 pub struct HostOptions {
     /// Where compiled components are kept; without it each start compiles again (some 100 ms per plugin).
     pub cache_dir: Option<PathBuf>,
+    /// This program, to compile in a process of its own; without it that is done here. See [`super::compiler`].
+    pub compiler: Option<PathBuf>,
 }
 
 /// Owns the engines; made once per process.
@@ -44,8 +46,8 @@ pub(super) struct Engines {
 
 impl Engines {
     fn new() -> wasmtime::Result<Self> {
-        let fuel = Engine::new(common().consume_fuel(true))?;
-        let epoch = Engine::new(common().epoch_interruption(true))?;
+        let fuel = Engine::new(&config_of(Kind::Normalizer))?;
+        let epoch = Engine::new(&config_of(Kind::Source))?;
         let watched = epoch.clone();
         let ticker = Ticker::start(move || watched.increment_epoch())?;
         Ok(Engines { fuel, epoch, ticker })
@@ -62,6 +64,16 @@ impl Engines {
             Kind::Source | Kind::Sink => &self.epoch,
         }
     }
+}
+
+/// The settings of the engine for plugins of a kind.
+pub(super) fn config_of(kind: Kind) -> Config {
+    let mut config = common();
+    match kind {
+        Kind::Normalizer => config.consume_fuel(true),
+        Kind::Source | Kind::Sink => config.epoch_interruption(true),
+    };
+    config
 }
 
 // What both engines share. Changes here change the fingerprint of the compiled-code cache by themselves: it is taken

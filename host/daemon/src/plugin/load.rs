@@ -97,9 +97,8 @@ impl Host {
         check_magic(&plugin, wasm)?;
         let engine = self.engines.of(manifest.kind);
         let wasm_hash = Hash::of(wasm);
-        let (component, origin, cache_error) =
-            cache::compile(engine, wasm, wasm_hash, self.options.cache_dir.as_deref())
-                .map_err(|e| LoadError::NotAComponent { plugin: plugin.clone(), reason: format!("{e:#}") })?;
+        let (component, origin, cache_error) = cache::compile(engine, manifest.kind, wasm, wasm_hash, &self.options)
+            .map_err(|e| LoadError::NotAComponent { plugin: plugin.clone(), reason: format!("{e:#}") })?;
         check_export(&component, &manifest)?;
         let granted: BTreeSet<_> = manifest.capabilities.intersection(&grants.0).copied().collect();
         check_imports(&component, &manifest, grants)?;
