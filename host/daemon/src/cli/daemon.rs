@@ -1,7 +1,7 @@
 //! `hb daemon`: reads, judges, records, packs evidence.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use hb_log::cbor;
 use indicatif::{HumanCount, ProgressBar};
 use serde::Serialize;
 
-use super::evidence::{trim_packs, write_pack};
+use super::evidence::{shelve_pack, trim_packs};
 use super::session::Inside;
 use super::{Done, Failure, Global, STATE_FILE, open_state, progress, serve, signals, socket, tell};
 use crate::case::{Case, packed_name};
@@ -260,18 +260,18 @@ pub(crate) fn pack_due(state: &State, signer: &Signer, config: &Config) -> Resul
     drop(reader);
     due.sort_by_key(|case| case.entry);
     for case in &due {
-        match pack_one(state, signer, case, &config.evidence.dir) {
+        match pack_one(state, signer, case, config) {
             Ok(path) => tell(&format!("evidence: {}\n", path.display())),
             Err(failure) => collect(&mut failed, &failure, |d| of_case(d, &case.id)),
         }
     }
-    trim_packs(state, signer, config)?;
+    trim_packs(state, signer, config, 0)?;
     failed.map_or(Ok(()), Err)
 }
 
 /// Packs one case and notes it.
-fn pack_one(state: &State, signer: &Signer, case: &Case, dir: &Path) -> Result<PathBuf, Failure> {
-    let path = write_pack(state, signer, case, dir)?;
+fn pack_one(state: &State, signer: &Signer, case: &Case, config: &Config) -> Result<PathBuf, Failure> {
+    let path = shelve_pack(state, signer, case, config)?;
     // Noted only now: killed in between, the next start makes the same pack again and finds it there.
     let meta = vec![(packed_name(&case.id), vec![PACKED_V])];
     let hold_changes = vec![HoldChange { case: case.id.clone(), unpacked: Some(false), ..HoldChange::default() }];

@@ -163,13 +163,23 @@ pub(super) fn not_replayed(path: &Path, error: &ReplayError) -> Failure {
     }
 }
 
-/// Writes a case's pack below `out`, or as the archive `out`; it appears under its name when it is whole, and stays
-/// through a power cut.
-pub(crate) fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
+/// Writes a case's pack below `out`, or as the archive `out`.
+fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
+    place_pack(&evidence::pack(state, signer, case)?, case, out)
+}
+
+/// Writes a case's pack to the directory of packs, which makes room for it before.
+pub(crate) fn shelve_pack(state: &State, signer: &Signer, case: &Case, config: &Config) -> Result<PathBuf, Failure> {
     let files = evidence::pack(state, signer, case)?;
+    trim_packs(state, signer, config, files.values().map(|bytes| bytes.len() as u64).sum())?;
+    place_pack(&files, case, &config.evidence.dir)
+}
+
+/// Places the files of a pack; it appears under its name when it is whole, and stays through a power cut.
+fn place_pack(files: &Files, case: &Case, out: &Path) -> Result<PathBuf, Failure> {
     let root = evidence::root_name(case);
     if is_zip(out) {
-        let bytes = archive::zip_write(&files, &root).map_err(|e| Failure::data(chain(&e)))?;
+        let bytes = archive::zip_write(files, &root).map_err(|e| Failure::data(chain(&e)))?;
         let part = out.with_extension("zip.part");
         let made = write_synced(&part, &bytes).and_then(|()| fs::rename(&part, out)).and_then(|()| sync_above(out));
         made.map_err(|e| Failure::io(out, &e))?;
@@ -178,13 +188,13 @@ pub(crate) fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path
     let target = out.join(&root);
     if target.exists() {
         // Equal by construction when nothing touched it; whoever changed it must decide what happens to it.
-        if read_dir(&target)? != files {
+        if read_dir(&target)? != *files {
             return Err(Failure::data(format!("{} is there and differs: move it away", target.display())));
         }
     } else {
         fs::create_dir_all(out).and_then(|()| sync_above(out)).map_err(|e| Failure::io(out, &e))?;
         let part = tempfile::Builder::new().prefix(".pack-").tempdir_in(out).map_err(|e| Failure::io(out, &e))?;
-        write_files(part.path(), &files)?;
+        write_files(part.path(), files)?;
         let made = part.keep();
         fs::rename(&made, &target).map_err(|e| Failure::io(&target, &e))?;
     }
@@ -193,8 +203,9 @@ pub(crate) fn write_pack(state: &State, signer: &Signer, case: &Case, out: &Path
     Ok(target)
 }
 
-/// Keeps the directory of packs within its cap; what was removed goes to the log.
-pub(crate) fn trim_packs(state: &State, signer: &Signer, config: &Config) -> Result<(), Failure> {
+/// Keeps the directory of packs within its cap, with so much room left for the next one; what was removed goes to the
+/// log.
+pub(crate) fn trim_packs(state: &State, signer: &Signer, config: &Config, room_bytes: u64) -> Result<(), Failure> {
     let dir = &config.evidence.dir;
     if !dir.is_dir() {
         return Ok(());
@@ -203,7 +214,8 @@ pub(crate) fn trim_packs(state: &State, signer: &Signer, config: &Config) -> Res
     let holds = state.reader()?.holds(&program)?;
     let is_kept = |case: &str| holds.iter().any(|hold| hold.case == case && hold.kept.is_kept());
     let cap_bytes = u64::from(config.limits.max_report_dir_mb) << 20;
-    let removed = evidence::shelf::trim(dir, cap_bytes, &is_kept).map_err(|e| Failure::io(dir, &e))?;
+    let removed =
+        evidence::shelf::trim(dir, cap_bytes.saturating_sub(room_bytes), &is_kept).map_err(|e| Failure::io(dir, &e))?;
     if removed.is_empty() {
         return Ok(());
     }

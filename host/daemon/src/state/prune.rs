@@ -29,18 +29,21 @@ const KINDS_KEPT: [&str; 5] = ["generation", "baseline.active", "baseline.create
 const CUSTODY: &str = "custody.";
 /// Entries that one commit looks at for removal at most: more than one brings, and a few milliseconds.
 const SLICE_ENTRIES: usize = 1_024;
+/// Share of the quota that stays free for what the next commit brings: without it the log would be over its quota until
+/// the commit behind. A sixteenth of a MiB is a hundred entries.
+const SPARE: u64 = 16;
 /// Newest entries that always stay: what happened last can be read.
 const NEWEST_KEPT: u64 = 256;
 
-/// Removes a slice of old bodies when the log is over its quota. Returns the entry that records it, and whether
+/// Removes a slice of old bodies when the log comes to its quota. Returns the entry that records it, and whether
 /// nothing is left that may go.
 pub(super) fn slice(
     txn: &WriteTransaction,
     before: Usage,
     tally: &Tally,
 ) -> Result<(Option<NewEntry>, bool), StateError> {
-    let over = tally.since(before).log_bytes.saturating_sub(before.log_cap_bytes);
-    if over == 0 {
+    let (needed, quota) = (tally.since(before).log_bytes, before.log_cap_bytes);
+    if needed <= quota - quota / SPARE {
         return Ok((None, false));
     }
     let size = host::log_head(&txn.open_table(tables::HOST)?)?.map_or(0, |head| head.size);
@@ -73,7 +76,8 @@ pub(super) fn slice(
         tally.remove_log(*len);
     }
     let idle = if gone.is_empty() { idle + seen as u64 } else { 0 };
-    let is_full = idle > 0 && idle >= table.len()?.saturating_sub(NEWEST_KEPT) || limit == 0;
+    let has_all_seen = idle > 0 && idle >= table.len()?.saturating_sub(NEWEST_KEPT) || limit == 0;
+    let is_full = needed > quota && has_all_seen;
     drop(table);
     usage::set(txn, "log_scan", next)?;
     usage::set(txn, "log_idle", idle)?;
