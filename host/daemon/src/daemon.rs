@@ -101,6 +101,8 @@ pub struct Swapped {
     pub took_ms: u64,
     /// For how long no source was served: the loop let the generation judge, recorded it, and handed plugins over, us.
     pub stalled_us: u64,
+    /// How much of that was the commit, which made durable what was taken just before too, us.
+    pub commit_us: u64,
 }
 
 /// The generations of a running daemon, as everybody may see them.
@@ -207,6 +209,7 @@ struct Daemon<'d> {
 struct Change {
     began: Instant,
     stalled: Duration,
+    committing: Duration,
     before: Hash,
     reply: Option<Sender<Result<Swapped, Diagnostic>>>,
 }
@@ -334,8 +337,8 @@ impl Daemon<'_> {
         }
         let (back_to, began) = (self.generations.active(), Instant::now());
         let before = back_to.generation.hash;
-        match self.install(built, prepared, Some(sinks), &author, &reason) {
-            Ok(()) => {}
+        let committing = match self.install(built, prepared, Some(sinks), &author, &reason) {
+            Ok(committing) => committing,
             Err(PipelineError::State(e)) => {
                 let _ = reply.send(refused(&format!("it could not be recorded: {}", chain(&e))));
                 return Err(e.into());
@@ -349,16 +352,16 @@ impl Daemon<'_> {
                 let _ = reply.send(refused(&why));
                 return Ok(());
             }
-        }
+        };
         let stalled = began.elapsed();
         self.recorder.vitals().swapped(stalled);
-        self.change = Some(Change { began, stalled, before, reply: Some(reply) });
+        self.change = Some(Change { began, stalled, committing, before, reply: Some(reply) });
         let until = began + Duration::from_secs(PROBATION_SEC);
         self.probation = Some(Probation { until, frames: 0, faults: 0, back_to });
         Ok(())
     }
 
-    /// Lets a generation judge from here on, and its units read.
+    /// Lets a generation judge from here on, and its units read; how long its commit took.
     fn install(
         &mut self,
         built: Arc<Built>,
@@ -366,10 +369,12 @@ impl Daemon<'_> {
         sinks: Option<Sinks>,
         author: &str,
         reason: &str,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<Duration, PipelineError> {
         self.recorder.turn_to(&built.generation, author, reason)?;
         self.recorder.refresh_baselines()?;
+        let began = Instant::now();
         self.recorder.commit()?;
+        let committing = began.elapsed();
         self.recorder.keep_within(&built.file.config);
         if self.generations.active().file.config.schedule != built.file.config.schedule {
             self.recorder.attend(ScheduleOptions::of(&built.file.config, false))?;
@@ -388,7 +393,7 @@ impl Daemon<'_> {
                 None => self.sources.push(Source::new(unit.clone(), limits)),
             }
         }
-        Ok(())
+        Ok(committing)
     }
 
     /// Tells whoever waits that the change is complete, when it is.
@@ -406,12 +411,12 @@ impl Daemon<'_> {
         if self.sources.iter().any(Source::is_changing) {
             return;
         }
-        if let Some(Change { began, stalled, before, reply: Some(reply) }) = self.change.take() {
-            let (took_ms, stalled_us) = (began.elapsed().as_millis() as u64, stalled.as_micros() as u64);
-            let generation = active.generation.hash;
+        if let Some(Change { began, stalled, committing, before, reply: Some(reply) }) = self.change.take() {
+            let (took_ms, generation) = (began.elapsed().as_millis() as u64, active.generation.hash);
+            let (stalled_us, commit_us) = (stalled.as_micros() as u64, committing.as_micros() as u64);
             vitals.reloaded("active");
-            tracing::info!(generation = %generation, took_ms, stalled_us, "generation is active");
-            let _ = reply.send(Ok(Swapped { generation, before, took_ms, stalled_us }));
+            tracing::info!(generation = %generation, took_ms, stalled_us, commit_us, "generation is active");
+            let _ = reply.send(Ok(Swapped { generation, before, took_ms, stalled_us, commit_us }));
         }
         self.probation.take_if(|probation| probation.until <= Instant::now());
     }
@@ -450,7 +455,7 @@ impl Daemon<'_> {
                 return Err(e.into());
             }
             Err(e) => tracing::error!(why = chain(&e), "the generation before does not start either"),
-            Ok(()) => self.recorder.commit()?,
+            Ok(_) => self.recorder.commit()?,
         }
         if let Some(Change { reply: Some(reply), .. }) = change {
             let d = Diagnostic::error(Area::Config, format!("the generation was active and is taken back: {why}"));
