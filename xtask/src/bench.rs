@@ -34,6 +34,8 @@ struct Asked {
     cases: Vec<&'static Case>,
     /// How much faster than time a day goes by.
     speed: u32,
+    /// Measure what was built before.
+    is_built: bool,
 }
 
 /// Something to measure.
@@ -90,7 +92,7 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
         }
         args => Asked::parse(args)?,
     };
-    let ground = Ground::prepare(root)?;
+    let ground = Ground::prepare(root, asked.is_built)?;
     let mut missed = Vec::new();
     for case in &asked.cases {
         eprintln!("bench: {}: {}", case.name, case.about);
@@ -111,12 +113,16 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
 
 impl Asked {
     fn parse(args: &[&str]) -> Result<Asked> {
-        let mut asked = Asked { cases: Vec::new(), speed: day::SPEED };
+        let mut asked = Asked { cases: Vec::new(), speed: day::SPEED, is_built: false };
         let mut args = args.iter();
         while let Some(&arg) = args.next() {
             if arg == "--speed" {
                 let speed = args.next().and_then(|n| n.parse().ok()).filter(|n| day::SPEEDS.contains(n));
                 asked.speed = speed.with_context(|| format!("`--speed` takes a number in {:?}", day::SPEEDS))?;
+                continue;
+            }
+            if arg == "--built" {
+                asked.is_built = true;
                 continue;
             }
             match CASES.iter().find(|case| case.name == arg) {
@@ -132,12 +138,14 @@ impl Asked {
 }
 
 fn usage() -> String {
-    let mut text = "usage: cargo xtask bench [NAME...] [--speed N]\n\n".to_owned();
+    let mut text = "usage: cargo xtask bench [NAME...] [--speed N] [--built]\n\n".to_owned();
     for case in CASES {
         let _ = writeln!(text, "  {:<11} {}", case.name, case.about);
     }
-    let _ = writeln!(text, "\nWithout a name all of them. `--speed` is for `day`: {} by default.", day::SPEED);
-    text
+    text + &format!(
+        "\nWithout a name all of them. `--speed` is for `day`: {} by default. `--built` builds nothing anew.\n",
+        day::SPEED
+    )
 }
 
 #[cfg(test)]

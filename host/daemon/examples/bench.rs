@@ -329,7 +329,8 @@ fn native(setup: &Setup, dir: &Path) -> Result<()> {
 /// The whole numbers that the live lane of a state holds as samples, by metric: how many, how many different ones, and the
 /// highest.
 fn stored(state: &Path) -> Result<()> {
-    let reader = State::open(state, Options::default())?.reader()?;
+    let state = State::open(state, Options::default())?;
+    let reader = state.reader()?;
     let mut metrics = BTreeMap::new();
     for (id, bytes) in reader.series("bench")? {
         metrics.insert(id, hb_log::cbor::decode::<SeriesDef>(&bytes)?.metric);

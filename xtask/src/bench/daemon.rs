@@ -140,7 +140,7 @@ impl Daemon {
             if is(&metrics) {
                 return Ok(metrics);
             }
-            ensure!(Instant::now() < deadline, "{what} did not come: {metrics:?}");
+            ensure!(Instant::now() < deadline, "{what} did not come within {PATIENCE:?}");
             std::thread::sleep(POLL);
         }
     }

@@ -21,15 +21,13 @@ pub(super) struct Ground {
 pub(super) struct Dir(PathBuf);
 
 impl Ground {
-    /// Builds what is missing.
-    pub(super) fn prepare(root: &Path) -> Result<Ground> {
+    /// Builds what is missing, or takes all of it as it was built.
+    pub(super) fn prepare(root: &Path, is_built: bool) -> Result<Ground> {
         machine::ensure_packages()?;
         let built = plugins::build(root)?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // The whole workspace, so that dependencies have the features of every other build and are not built again.
-        let build = "build --locked --release --workspace --bin hb --example bench";
-        let status = Command::new(cargo).args(build.split(' ')).current_dir(root).status().context("cargo")?;
-        ensure!(status.success(), "the optimised build failed");
+        if !is_built {
+            build(root)?;
+        }
         let target = built.dir.parent().context("target directory")?.to_owned();
         Ok(Ground { root: root.canonicalize()?, plugins: built.dir, target })
     }
@@ -91,6 +89,15 @@ impl Ground {
         }
         command
     }
+}
+
+fn build(root: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The whole workspace, so that dependencies have the features of every other build and are not built again.
+    let args = "build --locked --release --workspace --bin hb --example bench";
+    let status = Command::new(cargo).args(args.split(' ')).current_dir(root).status().context("cargo")?;
+    ensure!(status.success(), "the optimised build failed");
+    Ok(())
 }
 
 impl std::ops::Deref for Dir {
