@@ -30,7 +30,7 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
 use crate::plugin::Frames;
 use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
-use crate::state::{Commit, Reader, State};
+use crate::state::{Commit, HoldChange, Reader, State};
 
 use made::{Made, history, ordinals};
 use seal::Seal;
@@ -124,7 +124,9 @@ pub fn pack(state: &State, signer: &Signer, case: &Case) -> Result<Files, Pipeli
     });
     if let Some(seal) = made {
         let meta = vec![(seal_name(&case.id), cbor::encode(&seal))];
-        state.commit(Commit { program: case.program.clone(), meta, ..Commit::default() }, signer)?;
+        let sealed_at = Some(head.checkpoint.size);
+        let hold_changes = vec![HoldChange { case: case.id.clone(), sealed_at, ..HoldChange::default() }];
+        state.commit(Commit { program: case.program.clone(), meta, hold_changes, ..Commit::default() }, signer)?;
     }
     Ok(files)
 }

@@ -107,18 +107,26 @@ impl Frontier {
 
     /// Adds a leaf (a [`leaf_hash`]) and returns every node it completes, the leaf first, each above the one before.
     pub fn append(&mut self, leaf: Hash) -> Vec<Node> {
+        self.append_node(0, leaf)
+    }
+
+    /// Adds the `2^level` leaves that a complete node stands for, where such a node can stand: behind a multiple of
+    /// that many. Returns every node it completes, itself first.
+    pub fn append_node(&mut self, level: u8, hash: Hash) -> Vec<Node> {
         assert!(self.is_valid(), "frontier of size {} has {} hashes", self.size, self.edge.len());
-        let completed = self.size.trailing_ones() as u8;
-        let mut node = Node { level: 0, index: self.size, hash: leaf };
+        assert_eq!(self.size >> level << level, self.size, "a node of level {level} does not stand there");
+        let width = 1 << level;
+        let completed = level + (self.size >> level).trailing_ones() as u8;
+        let mut node = Node { level, index: self.size >> level, hash };
         let mut nodes = vec![node];
-        for level in 1..=completed {
+        for level in level + 1..=completed {
             if let Some(left) = self.edge.pop() {
                 node = Node { level, index: node.index >> 1, hash: node_hash(&left, &node.hash) };
                 nodes.push(node);
             }
         }
         self.edge.push(node.hash);
-        self.size += 1;
+        self.size += width;
         nodes
     }
 

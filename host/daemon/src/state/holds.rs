@@ -77,6 +77,8 @@ pub struct HoldChange {
     pub pinned: Option<bool>,
     /// Whether its pack is missing from now on.
     pub unpacked: Option<bool>,
+    /// The size of the log that its pack is sealed with: the proofs in it are made again from the hashes there.
+    pub sealed_at: Option<u64>,
 }
 
 impl HoldRow {
@@ -181,6 +183,7 @@ pub(super) fn write(
         kept.open = change.open.unwrap_or(kept.open);
         kept.pinned = change.pinned.unwrap_or(kept.pinned);
         kept.unpacked = change.unpacked.unwrap_or(kept.unpacked);
+        row.entries.extend(change.sealed_at.and_then(|size| size.checked_sub(1)));
         table.insert(key, row.encode().as_slice())?;
     }
     Ok(())

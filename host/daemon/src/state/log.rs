@@ -3,9 +3,12 @@
 //! A tile row holds up to 32 hashes of one tile level. Level 0 holds leaf hashes; each hash of level n + 1 is the root
 //! of a full tile of level n, so only every fifth layer of the tree is stored and the layers between are folded when a
 //! proof asks. A full row is 1 KiB, so that three of them share a page of the store; 64 hashes would fill one alone.
+//!
+//! Where no body is left below a full row the row goes too: its root stands in the row above. So what a pruned log keeps
+//! for ever is one hash of 32 bytes for up to 32, 1,024, 32,768 entries and so on.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hb_log::checkpoint::Checkpoint;
 use hb_log::entry::Entry;
@@ -147,10 +150,14 @@ impl Tiles {
     fn put(&mut self, nodes: &[Node]) {
         for node in nodes.iter().filter(|node| node.level % TILE_LAYERS == 0) {
             let level = node.level / TILE_LAYERS;
-            if self.open.len() == usize::from(level) {
+            while self.open.len() <= usize::from(level) {
                 self.open.push((0, Vec::new()));
             }
             let (number, row) = &mut self.open[usize::from(level)];
+            if row.is_empty() {
+                // Rows that were folded are left out.
+                *number = node.index / TILE_HASHES;
+            }
             assert_eq!(node.index, *number * TILE_HASHES + row.len() as u64, "nodes arrive in order");
             row.push(node.hash);
             if row.len() as u64 == TILE_HASHES {
@@ -245,36 +252,35 @@ impl Reader {
         let mut rows = 0_u64;
         let (mut next, mut pruned, mut missing, mut prune) = (0, 0, None, None);
         let mut stored = self.entries(0, u64::MAX)?.peekable();
-        let mut row: (u64, Vec<Hash>) = (u64::MAX, Vec::new());
+        let mut row = ((0, u64::MAX), Vec::new());
         while next < head.size || stored.peek().is_some() {
             let here = stored.next_if(|item| item.as_ref().map_or(true, |(index, _)| *index <= next)).transpose()?;
-            let leaf = if let Some((index, bytes)) = here {
+            let (level, hash) = if let Some((index, bytes)) = here {
                 let place = || format!("entry {next}");
                 if index != next {
-                    return Err(mismatch(&place(), "it is there twice"));
+                    return Err(mismatch(&place(), "it is there twice, or where hashes of many were folded into one"));
                 }
                 let entry = Entry::decode(&bytes).map_err(|error| mismatch(&place(), &chain(&error)))?;
                 if entry.seq != index {
                     return Err(mismatch(&place(), "it names another index"));
                 }
                 prune = prune::said(&entry).map(|(to, total)| (index, to, total)).or(prune);
-                tree::leaf_hash(&bytes)
+                (0, tree::leaf_hash(&bytes))
             } else {
                 // Whether it may be missing is said by an entry behind it.
-                pruned += 1;
-                missing = missing.map_or(Some((next, next)), |(first, _)| Some((first, next)));
-                if row.0 != next / TILE_HASHES {
-                    row = (next / TILE_HASHES, read_tile(&table, (0, next / TILE_HASHES))?.unwrap_or_default());
-                }
-                let leaf = row.1.get((next % TILE_HASHES) as usize).filter(|_| next < head.size);
-                *leaf.ok_or_else(|| mismatch(&format!("entry {next}"), "it is missing"))?
+                let found = missing_node(&table, &mut row, next, head.size)?;
+                let (level, hash) = found.ok_or_else(|| mismatch(&format!("entry {next}"), "it is missing"))?;
+                let last = next + (1 << level) - 1;
+                pruned += 1 << level;
+                missing = Some((missing.map_or(next, |(first, _)| first), last));
+                (level, hash)
             };
-            tiles.put(&frontier.append(leaf));
+            tiles.put(&frontier.append_node(level, hash));
             for (key, row) in tiles.full.drain(..) {
                 same_tile(&table, key, &row)?;
                 rows += 1;
             }
-            next += 1;
+            next += 1 << level;
         }
         if let Some((first, last)) = missing
             && prune.is_none_or(|(_, to, _)| last >= to)
@@ -355,6 +361,60 @@ fn node(
     let start = (first % TILE_HASHES) as usize;
     let hashes = row.get(start..start + (1 << inner)).ok_or_else(|| corrupt_tile(key, "hashes are missing"))?;
     Ok(fold(hashes))
+}
+
+/// What stands for entry `index`, of which there is no body: its own hash, or that of the largest subtree from it on whose
+/// rows were folded, with its layer.
+fn missing_node(
+    table: &impl ReadableTable<(u8, u64), &'static [u8]>,
+    cached: &mut ((u8, u64), Vec<Hash>),
+    index: u64,
+    size: u64,
+) -> Result<Option<(u8, Hash)>, StateError> {
+    let (mut layer, mut at) = (0, index);
+    while (at + 1) << layer <= size {
+        let key = (layer / TILE_LAYERS, at / TILE_HASHES);
+        if cached.0 != key {
+            *cached = (key, read_tile(table, key)?.unwrap_or_default());
+        }
+        if !cached.1.is_empty() {
+            return Ok(cached.1.get((at % TILE_HASHES) as usize).map(|hash| (layer, *hash)));
+        }
+        if !at.is_multiple_of(TILE_HASHES) {
+            break;
+        }
+        (layer, at) = (layer + TILE_LAYERS, at / TILE_HASHES);
+    }
+    Ok(None)
+}
+
+/// Removes the full rows below which no entry of `gone` left a body; the root of each stands in the row above.
+pub(super) fn fold_tiles(
+    txn: &WriteTransaction,
+    gone: impl Iterator<Item = u64>,
+    size: u64,
+    tally: &Tally,
+) -> Result<(), StateError> {
+    let entries = txn.open_table(tables::ENTRIES)?;
+    let mut tiles = txn.open_table(tables::TILES)?;
+    let mut numbers: BTreeSet<u64> = gone.map(|index| index / TILE_HASHES).collect();
+    let (mut level, mut full) = (0, size / TILE_HASHES);
+    while full > 0 && !numbers.is_empty() {
+        let mut above = BTreeSet::new();
+        for number in numbers.into_iter().filter(|number| *number < full) {
+            let below = number * TILE_HASHES..(number + 1) * TILE_HASHES;
+            let is_needed = match level {
+                0 => entries.range(below)?.next().is_some(),
+                _ => tiles.range((level - 1, below.start)..(level - 1, below.end))?.next().is_some(),
+            };
+            if !is_needed && let Some(row) = tiles.remove((level, number))? {
+                tally.remove_log(row.value().len());
+                above.insert(number / TILE_HASHES);
+            }
+        }
+        (numbers, level, full) = (above, level + 1, full / TILE_HASHES);
+    }
+    Ok(())
 }
 
 /// The root over a power of two of hashes.

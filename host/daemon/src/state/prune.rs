@@ -1,10 +1,11 @@
 //! The log keeps within its quota: a signed entry says how far bodies were removed, and the tree stays whole.
 //!
-//! A removed entry's hash stays in the tiles, so every root, proof and signature over the log is as good as before.
-//! What made generations and baselines active stays readable, and so do the keys, the newest prune, and what proves a
-//! kept case.
+//! A removed entry's hash stays, by itself or in that of its neighbours, so the root and its signature and the proofs of
+//! what is left are as good as before. What made generations and baselines active stays readable, and so do the keys, the
+//! newest prune, and what proves a kept case. Of a tag that rolls only what a kept case was compared with stays, and
+//! the newest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hb_log::entry::Entry;
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -13,7 +14,7 @@ use super::commit::NewEntry;
 use super::error::StateError;
 use super::usage::{self, Tally, Usage};
 use super::value::Take;
-use super::{holds, host, tables};
+use super::{holds, host, log, tables};
 use crate::clock;
 use crate::diagnostic::chain;
 
@@ -23,8 +24,12 @@ const PRUNE_KIND: &str = "log.prune";
 const PRUNE_TO: &str = "to";
 /// Field of such an entry: how many bodies are missing since it was written.
 const PRUNE_TOTAL: &str = "total";
-/// Kinds whose entries stay: what a decision is read with, however old they are. Few come.
-const KINDS_KEPT: [&str; 5] = ["generation", "baseline.active", "baseline.created", "baseline.promoted", "key"];
+/// Kinds whose entries stay: what a decision is read with, however old they are. Few come, as people make them.
+const KINDS_KEPT: [&str; 5] = ["generation", ACTIVE, "baseline.created", "baseline.promoted", "key"];
+/// Kind of the entry that says which baseline a tag names from then on.
+const ACTIVE: &str = "baseline.active";
+/// The tag, and the author, of baselines that are made again and again.
+const ROLLING: &str = "rolling";
 /// Beginning of the kinds of a case's custody; they name it in their field `case`.
 const CUSTODY: &str = "custody.";
 /// Entries that one commit looks at for removal at most: more than one brings, and a few milliseconds.
@@ -58,6 +63,7 @@ pub(super) fn slice(
     // From the beginning again once the end is reached: a case that was kept may not be any more.
     let from = if scan >= limit { 0 } else { scan };
     let (mut gone, mut seen, mut next) = (Vec::new(), 0, limit);
+    let mut rolling = BTreeMap::new();
     for row in table.range(from..limit)? {
         let (key, value) = row?;
         let index = key.value();
@@ -67,8 +73,17 @@ pub(super) fn slice(
         }
         seen += 1;
         let bytes = Take::new("log_entries", &index, value.value())?.rest();
-        if !keeps.keeps(index, bytes)? {
-            gone.push((index, value.value().len()));
+        let entry = decode(index, bytes)?;
+        let len = value.value().len();
+        if let Some(lane) = rolling_lane(&entry) {
+            // The one before goes when this one follows it and nothing kept lies between.
+            if let Some((before, len)) = rolling.insert(lane.to_owned(), (index, len))
+                && keeps.entries.range(before..index).next().is_none()
+            {
+                gone.push((before, len));
+            }
+        } else if !keeps.keeps(&entry) {
+            gone.push((index, len));
         }
     }
     for (index, len) in &gone {
@@ -79,9 +94,10 @@ pub(super) fn slice(
     let has_all_seen = idle > 0 && idle >= table.len()?.saturating_sub(NEWEST_KEPT) || limit == 0;
     let is_full = needed > quota && has_all_seen;
     drop(table);
+    log::fold_tiles(txn, gone.iter().map(|(index, _)| *index), size, tally)?;
     usage::set(txn, "log_scan", next)?;
     usage::set(txn, "log_idle", idle)?;
-    let Some((last, _)) = gone.last() else { return Ok((None, is_full)) };
+    let Some(last) = gone.iter().map(|(index, _)| *index).max() else { return Ok((None, is_full)) };
     let to = pruned_to.max(last + 1);
     usage::set(txn, "log_pruned_to", to)?;
     let total = total + gone.len() as u64;
@@ -121,16 +137,29 @@ impl Keeps {
         Ok(keeps)
     }
 
-    fn keeps(&self, index: u64, bytes: &[u8]) -> Result<bool, StateError> {
-        let entry = Entry::decode(bytes).map_err(|error| StateError::Corrupt {
-            table: "log_entries",
-            key: index.to_string(),
-            what: chain(&error),
-        })?;
-        let of_case = || entry.field("case").and_then(|case| case.as_text()).is_some_and(|c| self.cases.contains(c));
-        Ok(KINDS_KEPT.contains(&entry.kind.as_str())
-            || self.entries.contains(&index)
+    fn keeps(&self, entry: &Entry) -> bool {
+        let of_case = || text(entry, "case").is_some_and(|case| self.cases.contains(case));
+        KINDS_KEPT.contains(&entry.kind.as_str()) && text(entry, "by") != Some(ROLLING)
+            || self.entries.contains(&entry.seq)
             || entry.kind.starts_with(CUSTODY) && of_case()
-            || said(&entry).is_some_and(|(_, total)| total >= self.total))
+            || said(entry).is_some_and(|(_, total)| total >= self.total)
     }
+}
+
+/// The lane in which an entry made a rolling baseline active.
+fn rolling_lane(entry: &Entry) -> Option<&str> {
+    let rolls = entry.kind == ACTIVE && text(entry, "tag") == Some(ROLLING);
+    text(entry, "lane").filter(|_| rolls)
+}
+
+fn text<'e>(entry: &'e Entry, field: &str) -> Option<&'e str> {
+    entry.field(field)?.as_text()
+}
+
+fn decode(index: u64, bytes: &[u8]) -> Result<Entry, StateError> {
+    Entry::decode(bytes).map_err(|error| StateError::Corrupt {
+        table: "log_entries",
+        key: index.to_string(),
+        what: chain(&error),
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hb_log::hash::Hash;
 use hb_log::sign::PublicKey;
+use redb::ReadableTable as _;
 
 use super::crash::{Dice, Disk, Fault, open_with, other_boot};
 use super::tests::{LANE, PROGRAM, decision, signer};
@@ -186,6 +187,75 @@ fn a_pruned_log_verifies_says_what_is_missing_and_hides_nothing_else() {
         txn.commit().unwrap();
     }
     state.reader().unwrap().verify_log(&key).unwrap();
+}
+
+/// Commits entries in numbers: a kept case stands in the first, a rolling baseline becomes active in each, and in each
+/// tenth somebody makes a baseline.
+fn commit_many(state: &State, commits: std::ops::Range<u64>) {
+    let text = |value: &str| ciborium::Value::Text(value.to_owned());
+    let map = |fields: &[(&str, &str)]| {
+        ciborium::Value::Map(fields.iter().map(|(name, value)| (text(name), text(value))).collect())
+    };
+    for n in commits {
+        let entry = |kind: &str, body| NewEntry { kind: kind.to_owned(), time_ns: n.cast_signed(), body };
+        let mut entries = vec![
+            entry("baseline.active", map(&[("tag", "rolling"), ("lane", LANE)])),
+            entry("baseline.created", map(&[("by", "rolling")])),
+        ];
+        if n % 10 == 0 {
+            entries.push(entry("baseline.created", map(&[("by", "somebody")])));
+        }
+        entries.extend((0..500).map(|i| entry("decisions.pass", ciborium::Value::Integer(i.into()))));
+        let holds = if n == 0 { commit(5).holds } else { Vec::new() };
+        let program = PROGRAM.to_owned();
+        state.commit(Commit { program, entries, holds, ..Commit::default() }, signer()).unwrap();
+    }
+}
+
+#[test]
+fn what_a_pruned_log_keeps_for_ever_is_little_and_proves_what_is_left() {
+    // The hashes of 100,000 entries alone would need 4 MB.
+    let small = Options { log_cap_bytes: 400_000, ..options() };
+    let state = open_with(&Disk::new(), other_boot, small).unwrap();
+    commit_many(&state, 0..1);
+    let sealed_at = state.reader().unwrap().entry_count().unwrap();
+    let root = state.reader().unwrap().root_at(sealed_at).unwrap();
+    let seal = HoldChange { case: "case-1".to_owned(), sealed_at: Some(sealed_at), ..HoldChange::default() };
+    let (program, hold_changes) = (PROGRAM.to_owned(), vec![seal]);
+    state.commit(Commit { program, hold_changes, ..Commit::default() }, signer()).unwrap();
+    commit_many(&state, 1..200);
+    assert!(!state.usage().is_log_full && state.usage().log_bytes <= 400_000, "{:?}", state.usage());
+    let reader = state.reader().unwrap();
+    let key = PublicKey::parse(&signer().public_text()).unwrap();
+    let summary = reader.verify_log(&key).unwrap();
+    assert!(summary.size > 100_000 && summary.pruned > 95_000, "{summary:?}");
+    // What a kept case is proven by can be proven at the size it was sealed with, and at that of today.
+    let leaf = hb_log::tree::leaf_hash(&reader.entry(0).unwrap().unwrap());
+    assert_eq!(reader.root_at(sealed_at).unwrap(), root);
+    for (size, root) in [(sealed_at, root), (summary.size, summary.root)] {
+        let proof = reader.inclusion_proof(0, size).unwrap();
+        hb_log::tree::verify_inclusion(&leaf, 0, size, &proof, &root).unwrap();
+    }
+    // Of what rolls the newest stays, and what the case was compared with; what somebody made stays.
+    let kinds: Vec<String> = reader
+        .entries(0, u64::MAX)
+        .unwrap()
+        .map(|item| hb_log::entry::Entry::decode(&item.unwrap().1).unwrap())
+        .map(|entry| format!("{} {}", entry.kind, entry.field("by").and_then(|by| by.as_text()).unwrap_or("")))
+        .collect();
+    let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
+    assert_eq!(count("baseline.created somebody"), 20);
+    assert!(count("baseline.active ") < 20 && count("baseline.created rolling") < 10, "{}", count("baseline.active "));
+    drop(reader);
+    // A hash that stands for many is held against the root like any other.
+    let txn = state.0.database().as_ref().unwrap().begin_write().unwrap();
+    let mut tiles = txn.open_table(tables::TILES).unwrap();
+    let mut row = tiles.get((1, 1)).unwrap().unwrap().value().to_vec();
+    *row.last_mut().unwrap() ^= 1;
+    tiles.insert((1, 1), row.as_slice()).unwrap();
+    drop(tiles);
+    txn.commit().unwrap();
+    assert!(state.reader().unwrap().verify_log(&key).is_err());
 }
 
 #[test]
