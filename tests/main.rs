@@ -24,6 +24,7 @@ mod reload;
 mod report_browser;
 mod reports;
 mod retain;
+mod silence;
 mod sinks;
 mod sources;
 mod tail;
@@ -34,6 +35,7 @@ mod yardstick;
 mod support {
     pub(crate) mod broker;
     pub(crate) mod browser;
+    pub(crate) mod corpora;
     pub(crate) mod guests;
     pub(crate) mod hb;
     pub(crate) mod machine;

@@ -152,6 +152,10 @@ fn a_generation_whose_plugin_fails_on_everything_is_taken_back() {
     });
     let list = live.hb.json(&["generation", "list"]).to_string();
     assert!(list.contains("taken back: its plugins failed on"), "{list}");
+    // What failed is nothing to go back to.
+    let rollback = live.hb.run(&["generation", "rollback", "--config", ASK]);
+    assert!(rollback.code != 0 && rollback.stderr.contains("there is no generation to go back to"), "{rollback:#?}");
+    assert_eq!(live.active(), first);
     live.running.end();
 }
 

@@ -101,8 +101,6 @@ pub struct Swapped {
     pub took_ms: u64,
     /// For how long no source was served: the loop let the generation judge, recorded it, and handed plugins over, us.
     pub stalled_us: u64,
-    /// How much of that was the commit, which made durable what was taken just before too, us.
-    pub commit_us: u64,
 }
 
 /// The generations of a running daemon, as everybody may see them.
@@ -139,6 +137,11 @@ impl Generations {
             lineage.kept.push_front(before);
         }
         lineage.kept.truncate(KEPT_MAX);
+    }
+
+    /// A generation that was taken back is nothing to go back to.
+    fn forget(&self, hash: Hash) {
+        self.lock().kept.retain(|built| built.generation.hash != hash);
     }
 
     fn lock(&self) -> MutexGuard<'_, Lineage> {
@@ -202,14 +205,13 @@ struct Daemon<'d> {
     stop: Option<(String, Instant)>,
     /// How the store failed last.
     outage: Option<Outage>,
-    /// A change that made room in a full log, to be obeyed next.
+    /// A change to be obeyed once sources were served again; no other order is looked at before.
     put_off: Option<Box<Swap>>,
 }
 
 struct Change {
     began: Instant,
     stalled: Duration,
-    committing: Duration,
     before: Hash,
     reply: Option<Sender<Result<Swapped, Diagnostic>>>,
 }
@@ -248,9 +250,7 @@ impl Daemon<'_> {
             // Somebody else's commit failed: without telemetry nobody would notice, and alerts would wait for ever.
             return Err(StateError::Poisoned.into());
         }
-        if let Some(swap) = self.put_off.take() {
-            self.swap(*swap)?;
-        }
+        let is_put_off = self.put_off.is_some();
         for at in 0..self.sources.len() {
             let turn = self.sources[at].start_when_due(self.recorder)?;
             self.look_at(turn)?;
@@ -266,6 +266,9 @@ impl Daemon<'_> {
                 self.look_at(turn)?;
             }
             Ready::Time => {}
+        }
+        if is_put_off && let Some(swap) = self.put_off.take() {
+            self.swap(*swap)?;
         }
         for source in &mut self.sources {
             source.tick(self.recorder);
@@ -284,14 +287,17 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Waits for whatever comes first.
+    /// Waits for whatever comes first; while a change is put off it only looks at the sources.
     fn wait(&self, orders: &Receiver<Order>) -> Ready {
-        let mut deadline = Instant::now() + Duration::from_millis(TURN_MS);
-        deadline = self.recorder.due().map_or(deadline, |due| due.min(deadline));
+        let mut deadline = Instant::now();
         let mut select = Select::new();
         let mut places = Vec::with_capacity(self.sources.len() + 1);
-        select.recv(orders);
-        places.push(None);
+        if self.put_off.is_none() {
+            deadline += Duration::from_millis(TURN_MS);
+            select.recv(orders);
+            places.push(None);
+        }
+        deadline = self.recorder.due().map_or(deadline, |due| due.min(deadline));
         for (at, source) in self.sources.iter().enumerate() {
             if source.select(&mut select) {
                 places.push(Some(at));
@@ -306,7 +312,12 @@ impl Daemon<'_> {
     fn obey(&mut self, order: Order) -> Result<(), PipelineError> {
         match order {
             Order::Stop(why) => self.stop(why),
-            Order::Swap(swap) => self.swap(*swap)?,
+            Order::Swap(swap) => {
+                // What was taken is committed apart, and sources are served in between: then little is left to commit
+                // with the change, and they stand still for less.
+                self.put_off = Some(swap);
+                self.recorder.commit_pending()?;
+            }
             Order::Refused { author, reason, why } => {
                 self.recorder.vitals().reloaded("refused");
                 self.recorder.refuse(&author, &reason, &why);
@@ -337,8 +348,8 @@ impl Daemon<'_> {
         }
         let (back_to, began) = (self.generations.active(), Instant::now());
         let before = back_to.generation.hash;
-        let committing = match self.install(built, prepared, Some(sinks), &author, &reason) {
-            Ok(committing) => committing,
+        match self.install(built, prepared, Some(sinks), &author, &reason) {
+            Ok(()) => {}
             Err(PipelineError::State(e)) => {
                 let _ = reply.send(refused(&format!("it could not be recorded: {}", chain(&e))));
                 return Err(e.into());
@@ -352,16 +363,16 @@ impl Daemon<'_> {
                 let _ = reply.send(refused(&why));
                 return Ok(());
             }
-        };
+        }
         let stalled = began.elapsed();
         self.recorder.vitals().swapped(stalled);
-        self.change = Some(Change { began, stalled, committing, before, reply: Some(reply) });
+        self.change = Some(Change { began, stalled, before, reply: Some(reply) });
         let until = began + Duration::from_secs(PROBATION_SEC);
         self.probation = Some(Probation { until, frames: 0, faults: 0, back_to });
         Ok(())
     }
 
-    /// Lets a generation judge from here on, and its units read; how long its commit took.
+    /// Lets a generation judge from here on, and its units read.
     fn install(
         &mut self,
         built: Arc<Built>,
@@ -369,12 +380,10 @@ impl Daemon<'_> {
         sinks: Option<Sinks>,
         author: &str,
         reason: &str,
-    ) -> Result<Duration, PipelineError> {
+    ) -> Result<(), PipelineError> {
         self.recorder.turn_to(&built.generation, author, reason)?;
         self.recorder.refresh_baselines()?;
-        let began = Instant::now();
         self.recorder.commit()?;
-        let committing = began.elapsed();
         self.recorder.keep_within(&built.file.config);
         if self.generations.active().file.config.schedule != built.file.config.schedule {
             self.recorder.attend(ScheduleOptions::of(&built.file.config, false))?;
@@ -393,7 +402,7 @@ impl Daemon<'_> {
                 None => self.sources.push(Source::new(unit.clone(), limits)),
             }
         }
-        Ok(committing)
+        Ok(())
     }
 
     /// Tells whoever waits that the change is complete, when it is.
@@ -411,12 +420,12 @@ impl Daemon<'_> {
         if self.sources.iter().any(Source::is_changing) {
             return;
         }
-        if let Some(Change { began, stalled, committing, before, reply: Some(reply) }) = self.change.take() {
+        if let Some(Change { began, stalled, before, reply: Some(reply) }) = self.change.take() {
             let (took_ms, generation) = (began.elapsed().as_millis() as u64, active.generation.hash);
-            let (stalled_us, commit_us) = (stalled.as_micros() as u64, committing.as_micros() as u64);
+            let stalled_us = stalled.as_micros() as u64;
             vitals.reloaded("active");
-            tracing::info!(generation = %generation, took_ms, stalled_us, commit_us, "generation is active");
-            let _ = reply.send(Ok(Swapped { generation, before, took_ms, stalled_us, commit_us }));
+            tracing::info!(generation = %generation, took_ms, stalled_us, "generation is active");
+            let _ = reply.send(Ok(Swapped { generation, before, took_ms, stalled_us }));
         }
         self.probation.take_if(|probation| probation.until <= Instant::now());
     }
@@ -428,7 +437,9 @@ impl Daemon<'_> {
         probation.faults += turn.faults;
         let fails = probation.faults >= PROBATION_FAULTS && 2 * probation.faults > probation.frames;
         let why = match turn.failed {
-            Some(e) if self.change.is_some() || matches!(e, PipelineError::Plugin { .. }) => chain(&e),
+            Some(e) if turn.is_suspect && (self.change.is_some() || matches!(e, PipelineError::Plugin { .. })) => {
+                chain(&e)
+            }
             _ if fails => format!("its plugins failed on {} of {} frames", probation.faults, probation.frames),
             _ => return Ok(()),
         };
@@ -455,7 +466,10 @@ impl Daemon<'_> {
                 return Err(e.into());
             }
             Err(e) => tracing::error!(why = chain(&e), "the generation before does not start either"),
-            Ok(_) => self.recorder.commit()?,
+            Ok(()) => {
+                self.generations.forget(failed);
+                self.recorder.commit()?;
+            }
         }
         if let Some(Change { reply: Some(reply), .. }) = change {
             let d = Diagnostic::error(Area::Config, format!("the generation was active and is taken back: {why}"));

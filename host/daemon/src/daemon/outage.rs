@@ -42,6 +42,9 @@ impl Daemon<'_> {
         let before = self.outage.take().filter(|o| o.over.elapsed() < Duration::from_secs(STEADY_SEC));
         let mut in_a_row = before.map_or(0, |o| o.attempts);
         self.say_why(&error);
+        if let Some(swap) = self.put_off.take() {
+            self.put_off(Order::Swap(swap));
+        }
         let active = self.generations.active();
         loop {
             let wait_ms = (RETRY_MS << in_a_row.min(16)).min(RETRY_MS_MAX);

@@ -40,11 +40,13 @@ pub struct Source {
     state: SourceState,
     /// Failures in a row.
     failures: u32,
-    /// The source's clock when its last batch came, ns, and when that was: silence is measured from here.
+    /// The source's clock when its last batch came, ns, and when that was; after a restart, where it stood and when the
+    /// source was started: silence is measured from here.
     clock: Option<(i64, Instant)>,
     /// Step of the clock's grid that was looked at last: looking at all assets once a step is enough.
     step: i64,
     change: Change,
+    trial: Trial,
 }
 
 /// A feed at work.
@@ -75,6 +77,17 @@ enum Change {
     Leaving,
 }
 
+/// What speaks against a new generation when the source fails: what was down before, and is the same, does not.
+#[derive(Clone, Copy)]
+struct Trial {
+    transport: bool,
+    plugins: bool,
+}
+
+impl Trial {
+    const ALL: Trial = Trial { transport: true, plugins: true };
+}
+
 /// What a turn of a source came to.
 #[derive(Debug, Default)]
 pub struct Turn {
@@ -84,13 +97,24 @@ pub struct Turn {
     pub faults: u64,
     /// Why the source failed; it is started again after a while.
     pub failed: Option<PipelineError>,
+    /// Whether that may be the fault of a generation that is new.
+    pub is_suspect: bool,
 }
 
 impl Source {
     /// One that starts with the next turn.
     pub fn new(unit: Unit, limits: FeedLimits) -> Self {
         let state = SourceState::Down(Instant::now());
-        Source { unit, limits, state, failures: 0, clock: None, step: i64::MIN, change: Change::None }
+        Source {
+            unit,
+            limits,
+            state,
+            failures: 0,
+            clock: None,
+            step: i64::MIN,
+            change: Change::None,
+            trial: Trial::ALL,
+        }
     }
 
     /// Its name.
@@ -116,6 +140,9 @@ impl Source {
         }
         // It resumes from what is durable.
         recorder.commit()?;
+        if self.clock.is_none() {
+            self.clock = recorder.clock_of(&self.unit.name).map(|ns| (ns, Instant::now()));
+        }
         match Running::start(recorder, &self.unit, self.limits) {
             Ok(mut running) => {
                 recorder.vitals().source_up(&self.unit.name, running.feed.take_probe());
@@ -140,7 +167,8 @@ impl Source {
         let mut turn = Turn::default();
         match running.feed.next(Instant::now()) {
             Next::Batch(batch) => {
-                turn = Turn { frames: batch.frames.len() as u64, faults: batch.faults.len() as u64, failed: None };
+                turn.frames = batch.frames.len() as u64;
+                turn.faults = batch.faults.len() as u64;
                 watch.progress(&batch.source, turn.frames, batch.columns.len() as u64);
                 running.last = Some(batch.cursor.clone());
                 recorder.take(*batch)?;
@@ -167,10 +195,13 @@ impl Source {
             _ => false,
         };
         let is_ending = matches!(self.change, Change::Leaving | Change::Transport(..));
+        let is_same = self.unit.record() == unit.record() && self.unit.workers == unit.workers && self.limits == limits;
+        self.trial = match self.state {
+            SourceState::Down(_) => Trial { transport: !keeps_transport, plugins: !is_same },
+            SourceState::Running(_) | SourceState::Ended => Trial::ALL,
+        };
         match &mut self.state {
             SourceState::Running(running) => {
-                let is_same =
-                    self.unit.record() == unit.record() && self.unit.workers == unit.workers && self.limits == limits;
                 let keeps_source = self.unit.source.record == unit.source.record;
                 let goes_on = keeps_transport
                     && !is_ending
@@ -263,7 +294,11 @@ impl Source {
         recorder.vitals().source_down(source, error.kind(), &chain(&error));
         tracing::error!(source, %error, wait_ms, "the source failed and is started again after a while");
         self.state = SourceState::Down(Instant::now() + Duration::from_millis(wait_ms));
-        Ok(Turn { failed: Some(error), ..Turn::default() })
+        let is_suspect = match error {
+            PipelineError::Plugin { .. } => self.trial.plugins,
+            _ => self.trial.transport,
+        };
+        Ok(Turn { failed: Some(error), is_suspect, ..Turn::default() })
     }
 }
 
