@@ -54,6 +54,11 @@ impl Row {
         }
     }
 
+    /// Whether it brings a table of its own.
+    pub(super) fn is_verbatim(&self) -> bool {
+        self.verbatim
+    }
+
     /// Whether its limit was missed.
     pub(super) fn is_missed(&self) -> bool {
         self.limit.as_ref().is_some_and(|limit| !limit.1)
