@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::hb::{Hb, note};
+use crate::support::hb::Hb;
 
 /// First second of the telemetry made here: 2026-01-01.
 const BEGIN: u64 = 1_767_225_600;
@@ -121,17 +121,6 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 fn rows(hb: &Hb, dir: &str, labels: &str) -> Vec<String> {
     let csv = std::fs::read_to_string(hb.path(dir).join("metrics.csv")).unwrap();
     csv.lines().skip(1).filter(|row| row.ends_with(labels)).map(str::to_owned).collect()
-}
-
-/// A corpus that is not part of the repository: its folder or file below `HB_CORPORA`, if it is there.
-pub(crate) fn corpus(name: &str) -> Option<std::path::PathBuf> {
-    let beside = crate::support::hb::repository().join("../shared/corpora");
-    let path = std::env::var_os("HB_CORPORA").map_or(beside, Into::into).join(name);
-    if !path.exists() {
-        note(&format!("skipped: {name}: neither HB_CORPORA nor a folder beside the repository has it"));
-        return None;
-    }
-    Some(path)
 }
 
 /// Reads JSON that must be an object with this list.

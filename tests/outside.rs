@@ -8,8 +8,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::hostile::{corpora::assert_harmless, corpus};
+use crate::hostile::corpora::assert_harmless;
 use crate::support::broker::Broker;
+use crate::support::corpora::corpus;
 use crate::support::hb::{Hb, Running};
 
 /// Datagrams at a time: the kernel drops what does not fit into its buffer.

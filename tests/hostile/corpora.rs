@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{BEGIN, Counts, corpus, counts, once, reading, rows};
+use super::{BEGIN, Counts, counts, once, reading, rows};
+use crate::support::corpora::corpus;
 use crate::support::hb::Hb;
 
 /// Frames without a time happen when they come: the suite's files have none.

@@ -1,6 +1,7 @@
 //! What several test modules share: fixed keys and the folder of outside test cases.
 
-use std::path::PathBuf;
+#[path = "../../../tests/support/corpora.rs"]
+pub(crate) mod corpora;
 
 use crate::sign::{PublicKey, UNTRUSTED_COMMENT};
 
@@ -26,18 +27,6 @@ impl Key {
         let signature = minisign::sign(None, &self.secret, message, Some(trusted_comment), Some(UNTRUSTED_COMMENT));
         signature.unwrap().into_string()
     }
-}
-
-/// A file or folder of the outside test suites (`HB_CORPORA`, else `shared/corpora` beside the clone); says so when
-/// it is absent and the test has to be skipped.
-pub(crate) fn corpora(name: &str) -> Option<PathBuf> {
-    let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora"));
-    let path = std::env::var_os("HB_CORPORA").map_or_else(beside, PathBuf::from).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is absent (set HB_CORPORA to the folder of outside test cases)", path.display());
-    None
 }
 
 /// Made for these tests; guards nothing.

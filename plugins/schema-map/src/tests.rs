@@ -1,5 +1,7 @@
 //! What a user sees of a mapping file.
 
+#[path = "../../../tests/support/corpora.rs"]
+mod corpora;
 mod events;
 mod templates;
 
@@ -386,17 +388,9 @@ fn what_is_no_json_is_said_to_be_none() {
 /// The public JSON test suite: y_ must parse, n_ must not, i_ may; none may panic.
 #[test]
 fn the_json_test_suite_agrees() {
-    let Ok(corpora) = std::env::var("HB_CORPORA") else {
-        println!("skipped: set HB_CORPORA to a folder with the JSON test suite");
-        return;
-    };
-    let folder = std::path::Path::new(&corpora).join("json/test_parsing");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: no JSON test suite in {}", folder.display());
-        return;
-    };
+    let Some(folder) = corpora::corpus("json/test_parsing") else { return };
     let mut count = 0;
-    for entry in entries {
+    for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let frame = TestFrame::from_origin(std::fs::read(&path).unwrap(), "test");

@@ -197,7 +197,7 @@ fn bags_of_others() {
 /// The conformance suite of the Library of Congress: valid bags pass, invalid ones do not.
 #[test]
 fn conformance_suite() {
-    let Some(root) = corpora("bagit/v1.0") else { return };
+    let Some(root) = corpora::corpus("bagit/v1.0") else { return };
     for (kind, valid) in [("valid", true), ("invalid", false)] {
         let mut bags: Vec<_> = std::fs::read_dir(root.join(kind)).unwrap().map(|entry| entry.unwrap().path()).collect();
         bags.sort();

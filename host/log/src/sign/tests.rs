@@ -131,7 +131,7 @@ fn signatures_are_not_malleable() {
 /// verdict is taken from the signer's crate, which carries the same Ed25519 code and does say which half failed.
 #[test]
 fn wycheproof_ed25519() {
-    let Some(file) = corpora("wycheproof/testvectors_v1/ed25519_test.json") else { return };
+    let Some(file) = corpora::corpus("wycheproof/testvectors_v1/ed25519_test.json") else { return };
     let suite: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let hex = |value: &serde_json::Value| data_encoding::HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
     let (mut valid, mut invalid, mut misshapen) = (0, 0, 0);

@@ -1,23 +1,16 @@
 //! Messages that others have made: the outside test cases, and what logger(1) of this machine sends.
 
+#[path = "../../../../tests/support/corpora.rs"]
+mod corpora;
+
 use super::{one, poll};
+use corpora::corpus;
 use hb_sdk::testkit::TestFrame;
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// A folder of the outside test cases (`HB_CORPORA`, else beside the checkout); says so when it is absent.
-fn corpora(name: &str) -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpora");
-    let path = std::env::var_os("HB_CORPORA").map_or_else(beside, PathBuf::from).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is absent (set HB_CORPORA to the folder of outside test cases)", path.display());
-    None
-}
 
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -27,7 +20,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_seeds_of_rsyslog_are_read() {
-    let Some(folder) = corpora("syslog") else { return };
+    let Some(folder) = corpus("syslog") else { return };
     let seeds = files(&folder);
     assert!(seeds.len() >= 7, "only {} seeds", seeds.len());
     for path in seeds {
@@ -50,7 +43,7 @@ fn the_seeds_of_rsyslog_are_read() {
 
 #[test]
 fn naughty_strings_arrive_as_they_are() {
-    let Some(path) = corpora("strings/blns.json") else { return };
+    let Some(path) = corpus("strings/blns.json") else { return };
     let strings: Vec<String> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert!(strings.len() > 500);
     for text in strings {
