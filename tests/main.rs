@@ -28,6 +28,7 @@ mod sinks;
 mod sources;
 mod tail;
 mod tls;
+mod top;
 mod verbs;
 mod yardstick;
 
@@ -37,4 +38,5 @@ mod support {
     pub(crate) mod guests;
     pub(crate) mod hb;
     pub(crate) mod machine;
+    pub(crate) mod terminal;
 }
