@@ -17,6 +17,7 @@ mod ingest;
 mod live;
 mod outage;
 mod outside;
+mod plant;
 mod plugins;
 mod readme;
 mod reference;
