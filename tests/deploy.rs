@@ -19,7 +19,7 @@ const EXPOSURE_MAX: &str = "15";
 pub(crate) fn lay_out(tree: &Path) {
     let repository = repository();
     let target = repository.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    for folder in ["examples/deploy", "policies"] {
+    for folder in ["examples/deploy", "examples/plant", "policies"] {
         copy(&repository.join(folder), &tree.join(folder));
     }
     copy(&target.join("plugins"), &tree.join("target/plugins"));

@@ -17,6 +17,7 @@ mod ingest;
 mod live;
 mod outage;
 mod outside;
+mod plant;
 mod plugins;
 mod readme;
 mod reference;
@@ -29,6 +30,7 @@ mod sinks;
 mod sources;
 mod tail;
 mod tls;
+mod top;
 mod verbs;
 mod yardstick;
 
@@ -39,4 +41,5 @@ mod support {
     pub(crate) mod guests;
     pub(crate) mod hb;
     pub(crate) mod machine;
+    pub(crate) mod terminal;
 }

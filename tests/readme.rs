@@ -9,7 +9,7 @@ use super::deploy;
 
 use crate::support::guests::publisher_key;
 use crate::support::hb::{Hb, Output, repository, surround};
-use crate::support::machine::GIVEN;
+use crate::support::machine::{GIVEN, Machine};
 
 /// Shortest run of hex digits that is taken for a hash or a key: they are others on every machine.
 const HASH_DIGITS: usize = 12;
@@ -34,8 +34,9 @@ fn the_guide_for_connectors_is_typed() {
     typed_in("docs/guide/connector.md", &place, 20, str::to_owned);
 }
 
-/// Plays a page in a folder of this machine, with `hb` on the path and the source tree at `$HB`.
-fn typed_in(page: &str, folder: &Path, commands: usize, real: impl Fn(&str) -> String) {
+/// Plays a page, or its section behind a `#`, in a folder of this machine, with `hb` on the path and the source tree at
+/// `$HB`.
+pub(crate) fn typed_in(page: &str, folder: &Path, commands: usize, real: impl Fn(&str) -> String) {
     let mut place = folder.canonicalize().unwrap();
     let hb_dir = Path::new(env!("CARGO_BIN_EXE_hb")).parent().unwrap();
     let path = format!("{}:{}", hb_dir.display(), std::env::var("PATH").unwrap_or_default());
@@ -62,9 +63,13 @@ fn the_secure_installation_is_typed_on_a_machine() {
     typed_on_a_machine("SECURE_INSTALL.md", 8);
 }
 
-/// Plays a page as root in the source tree of a new machine.
 fn typed_on_a_machine(page: &str, commands: usize) {
     let Some(machine) = deploy::machine(page) else { return };
+    typed_on(&machine, page, commands);
+}
+
+/// Plays a page, or its section behind a `#`, as root in the source tree of a new machine.
+pub(crate) fn typed_on(machine: &Machine, page: &str, commands: usize) {
     deploy::lay_out(&machine.given().join("tree"));
     let mut place = PathBuf::from(GIVEN).join("tree");
     let (note, inside) = (machine.given().join("place"), PathBuf::from(GIVEN).join("place"));
@@ -75,7 +80,7 @@ fn typed_on_a_machine(page: &str, commands: usize) {
 /// Types the commands of a page one after the other, and finds what it says wrongly of their answers. Returns how many
 /// there are.
 fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
-    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let text = section(page);
     let (mut shown, mut wrong) = (0, String::new());
     for block in text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         for step in format!("\n{block}").split("\n$ ").skip(1) {
@@ -92,6 +97,17 @@ fn play(page: &str, mut answer: impl FnMut(&str) -> String) -> usize {
     }
     assert!(wrong.is_empty(), "{wrong}");
     shown
+}
+
+/// A page, or what stands below one heading of it: `PAGE#Heading`.
+fn section(page: &str) -> String {
+    let (path, heading) = page.split_once('#').unwrap_or((page, ""));
+    let text = fs::read_to_string(repository().join(path)).unwrap();
+    let mut parts = text.split("\n## ").filter(|part| part.starts_with(heading));
+    match heading {
+        "" => text,
+        _ => parts.next().unwrap_or_else(|| panic!("{path} has no heading `{heading}`")).to_owned(),
+    }
 }
 
 /// Where a command ends: with its line, or with the file that it writes, which a line `END` ends.
@@ -150,7 +166,7 @@ fn typed(command: &str, mut shell: Command, place: &mut PathBuf, note: &Path, in
 }
 
 /// Whether `said` is what is expected, in which a line of three dots stands for any lines.
-fn fits(expected: &str, said: &str) -> bool {
+pub(crate) fn fits(expected: &str, said: &str) -> bool {
     // What a server answers may end without a line feed.
     let (expected, said) =
         (without_hashes(expected.trim_end_matches('\n')), without_hashes(said.trim_end_matches('\n')));

@@ -8,6 +8,7 @@ mod broker;
 mod burst;
 mod daemon;
 mod day;
+mod demo;
 mod ground;
 mod idle;
 mod latency;
@@ -80,6 +81,11 @@ const CASES: &[Case] = &[
         name: "restart",
         about: "from kill -9 under load to the next record stored, 20 times; 3 minutes",
         run: |ground, _| restart::run(ground),
+    },
+    Case {
+        name: "demo",
+        about: "ten seeds with faults, ten without, and one demo at its own speed; a quarter of an hour",
+        run: |ground, _| demo::run(ground),
     },
 ];
 

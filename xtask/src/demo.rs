@@ -11,7 +11,7 @@ const BUILD: [&str; 7] = ["build", "--locked", "--workspace", "--bin", "hb", "--
 
 /// Plays the demo with these arguments of `hb demo`.
 pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
-    machine::ensure_packages()?;
+    machine::ensure_packages(machine::Need::Demo)?;
     let built = plugins::build(root)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo).args(BUILD).current_dir(root).status();

@@ -4,32 +4,63 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What packages are for; what is needed for one of them is needed for the later ones too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// To build hb, and to play the demo.
+    Demo,
+    /// To run every test and every bench.
+    Test,
+}
+
 /// A Debian package, known to be there by a program it brings.
 struct Package {
     name: &'static str,
     program: &'static str,
+    need: Need,
     reason: &'static str,
 }
 
 const PACKAGES: &[Package] = &[
-    Package { name: "g++", program: "c++", reason: "compiles the Luau interpreter and zstd" },
-    Package { name: "curl", program: "curl", reason: "asks for health and metrics as the guide does" },
-    Package { name: "minisign", program: "minisign", reason: "verifies evidence the way an auditor would" },
-    Package { name: "mosquitto", program: "mosquitto", reason: "is the broker that tests talk to" },
-    Package { name: "chromium", program: "chromium", reason: "opens reports as people do" },
-    Package { name: "chromium-driver", program: "chromedriver", reason: "drives it" },
-    Package { name: "npm", program: "npm", reason: "fetches axe-core, which judges pages for those who cannot see" },
-    Package { name: "mosquitto-clients", program: "mosquitto_pub", reason: "publishes to it as others would" },
+    Package { name: "g++", program: "c++", need: Need::Demo, reason: "compiles the Luau interpreter and zstd" },
+    Package {
+        name: "minisign",
+        program: "minisign",
+        need: Need::Demo,
+        reason: "verifies evidence the way an auditor would",
+    },
+    Package {
+        name: "curl",
+        program: "curl",
+        need: Need::Test,
+        reason: "asks for health and metrics as the guide does",
+    },
+    Package { name: "mosquitto", program: "mosquitto", need: Need::Test, reason: "is the broker that tests talk to" },
+    Package {
+        name: "mosquitto-clients",
+        program: "mosquitto_pub",
+        need: Need::Test,
+        reason: "publishes to it as others would",
+    },
+    Package { name: "chromium", program: "chromium", need: Need::Test, reason: "opens reports as people do" },
+    Package { name: "chromium-driver", program: "chromedriver", need: Need::Test, reason: "drives it" },
+    Package {
+        name: "npm",
+        program: "npm",
+        need: Need::Test,
+        reason: "fetches axe-core, which judges pages for those who cannot see",
+    },
     Package {
         name: "systemd",
         program: "systemd-analyze",
+        need: Need::Test,
         reason: "judges the service, and runs it in a machine of tests",
     },
 ];
 
-/// Installs what is missing, when this is root; otherwise says what to install.
-pub(crate) fn ensure_packages() -> Result<()> {
-    let missing: Vec<&Package> = PACKAGES.iter().filter(|p| !is_on_path(p.program)).collect();
+/// Installs what is missing of what is needed, when this is root; otherwise says what to install.
+pub(crate) fn ensure_packages(need: Need) -> Result<()> {
+    let missing: Vec<&Package> = needed(need).filter(|p| !is_on_path(p.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -37,6 +68,10 @@ pub(crate) fn ensure_packages() -> Result<()> {
         eprintln!("setup: {} is missing: it {}", package.name, package.reason);
     }
     install(&missing.iter().map(|p| p.name).collect::<Vec<_>>())
+}
+
+fn needed(need: Need) -> impl Iterator<Item = &'static Package> {
+    PACKAGES.iter().filter(move |package| package.need <= need)
 }
 
 /// Installs Debian packages by these names, when this is root; otherwise says how.
@@ -81,5 +116,23 @@ mod tests {
     fn finds_programs_on_the_path_alone() {
         assert!(is_on_path("sh"));
         assert!(!is_on_path("no-such-program"));
+    }
+
+    #[test]
+    fn the_demo_wants_what_it_uses_and_the_readme_names_all_of_it() {
+        let names = |need| needed(need).map(|p| p.name).collect::<Vec<_>>();
+        assert_eq!(names(Need::Demo), ["g++", "minisign"]);
+        let listed = |names: &[&str]| {
+            let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            let (last, first) = quoted.split_last().unwrap();
+            format!("{} and {last}", first.join(", "))
+        };
+        let (demo, all) = (names(Need::Demo), names(Need::Test));
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        for expected in
+            [format!("the demo {},", listed(&demo)), format!("the tests also {}.", listed(&all[demo.len()..]))]
+        {
+            assert!(readme.contains(&expected), "README.md does not say `{expected}`");
+        }
     }
 }

@@ -57,7 +57,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["test", "--", filter @ ..] => test::run(root, filter),
         ["tidy"] => tidy::run(root),
         ["generate"] => tidy::generate(root),
-        ["setup"] => machine::ensure_packages().and_then(|()| browser::ensure(root)),
+        ["setup"] => machine::ensure_packages(machine::Need::Test).and_then(|()| browser::ensure(root)),
         ["help" | "--help" | "-h"] | [] => {
             eprintln!("{USAGE}");
             Ok(())

@@ -17,7 +17,7 @@ const NOTES: &str = "HB_TEST_NOTES";
 /// All tests, or those whose names match one of `filter`.
 pub(crate) fn run(root: &Path, filter: &[&str]) -> Result<()> {
     let start = Instant::now();
-    step("packages", machine::ensure_packages)?;
+    step("packages", || machine::ensure_packages(machine::Need::Test))?;
     step("browser", || browser::ensure(root))?;
     let guests = step("guests", || plugins::build(root))?;
     let notes = guests.dir.with_file_name("test-notes.txt");

@@ -23,7 +23,7 @@ pub(super) struct Dir(PathBuf);
 impl Ground {
     /// Builds what is missing, or takes all of it as it was built.
     pub(super) fn prepare(root: &Path, is_built: bool) -> Result<Ground> {
-        machine::ensure_packages()?;
+        machine::ensure_packages(machine::Need::Test)?;
         let built = plugins::build(root)?;
         if !is_built {
             build(root)?;

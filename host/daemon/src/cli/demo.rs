@@ -1,9 +1,11 @@
 //! `hb demo`: a plant, a broker and a daemon on one machine, six acts, and an account of what came of it.
 //!
 //! Nothing in it is made for the demo but the plant: the daemon is the one that runs as a service, with the plugins and
-//! policies that come with it, and every command shown is typed as a user would type it.
+//! policies that come with it, and every command shown is run as it is shown; only the daemon, which goes on behind the
+//! others, is started without a shell.
 
 mod account;
+mod live;
 mod player;
 mod stage;
 
@@ -12,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{Done, Failure, Global, session};
+use super::simulate::Pace;
+use super::{Done, Failure, Global};
 use crate::clock;
 use crate::diagnostic::exit;
 use crate::plant::{Fault, Kind};
@@ -24,6 +27,9 @@ use stage::Stage;
 /// A Monday.
 const START: &str = "2026-03-02";
 
+/// Time between two reports of a machine.
+const STEP_NS: i64 = 60 * hb_engine::NS_PER_SEC;
+
 const HOUR_NS: i64 = 3_600 * hb_engine::NS_PER_SEC;
 
 /// Hours of the plant at which something happens.
@@ -33,7 +39,8 @@ const EDITED: i64 = 41;
 const KILLED: i64 = 42;
 const END: i64 = 45;
 
-/// Longest wait for the daemon to be ready, or to have stored what was sent: many times what it takes.
+/// Longest wait for a command to end, and for the daemon to be ready, to have stored what was sent, or to end: many times
+/// what it takes.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Arguments of `hb demo`.
@@ -56,9 +63,7 @@ pub(crate) struct DemoArgs {
 
 /// Plays all acts and answers for each line of the account.
 pub(crate) fn demo(global: &Global, args: &DemoArgs) -> Done {
-    if !(0.0..=1e6).contains(&args.speed) {
-        return Err(Failure::usage(format!("--speed {} is no speed", args.speed), "as --speed 2400, an hour in 1.5 s"));
-    }
+    Pace::check(args.speed, "as --speed 2400, an hour in 1.5 s")?;
     let begin = Instant::now();
     let start_ns = clock::parse(START).map_err(Failure::data)?;
     let faults = if args.expect_quiet { Vec::new() } else { faults(args.seed) };
@@ -70,11 +75,11 @@ pub(crate) fn demo(global: &Global, args: &DemoArgs) -> Done {
     show.fall_ill()?;
     show.change_the_rules()?;
     show.die_and_resume()?;
-    let account = show.close(args.expect_quiet)?;
+    let account = Account::draw(show.stage, show.player, args.expect_quiet)?;
     show.prove(&account)?;
     let wrong = show.wrong;
-    say(&account.table(&player, &wrong, begin.elapsed()));
-    say(&stage.look_further(account.case()));
+    stage.live().say(&account.table(&player, &wrong, begin.elapsed()));
+    stage.live().say(&stage.look_further(account.case()));
     Ok(if wrong.is_empty() && account.is_right() { exit::OK } else { exit::GATE_FAIL })
 }
 
@@ -87,11 +92,10 @@ struct Show<'a> {
 
 impl Show<'_> {
     fn learn(&mut self) -> Result<(), Failure> {
-        act("1", "Learn", "a day in which all is well becomes the baseline `golden`");
+        self.act("1", "Learn", "a day in which all is well becomes the baseline `golden`");
         self.expect(&["keys", "init"], 0)?;
         self.expect(&["check"], 0)?;
         self.stage.start()?;
-        say("$ hb daemon &\n");
         self.player.play(self.stage, LEARNED * HOUR_NS)?;
         self.player.settle(self.stage, PATIENCE)?;
         self.expect(&["baseline", "create", "--window", "24h"], 0)?;
@@ -100,59 +104,62 @@ impl Show<'_> {
     }
 
     fn stay_quiet(&mut self) -> Result<(), Failure> {
-        act("2", "Watch", "half a day in which all is well: nothing may be found");
+        self.act("2", "Watch", "half a day in which all is well: nothing may be found");
         self.player.play(self.stage, WELL_UNTIL * HOUR_NS)?;
         self.player.settle(self.stage, PATIENCE)?;
         let alerts = self.stage.json(&["alert", "list", "--all"])?.as_array().map_or(0, Vec::len);
         self.check(alerts == 0, &format!("{alerts} alerts while all was well"));
-        say(&format!("{alerts} alerts\n"));
+        self.stage.live().say(&format!("{alerts} alerts\n"));
         Ok(())
     }
 
     fn fall_ill(&mut self) -> Result<(), Failure> {
         if self.player.faults().is_empty() {
-            act("3", "Find", "no faults this time: nothing may be found either");
+            self.act("3", "Find", "no faults this time: nothing may be found either");
         } else {
-            act("3", "Find", "six machines fall ill, each in its own way, an hour apart");
+            self.act("3", "Find", "six machines fall ill, each in its own way, an hour apart");
         }
         self.player.play(self.stage, EDITED * HOUR_NS)
     }
 
     fn change_the_rules(&mut self) -> Result<(), Failure> {
-        act("4", "Change", "a tighter limit goes live under full load; a broken policy does not");
+        self.act("4", "Change", "a tighter limit goes live under full load; a broken policy does not");
         let before = self.stage.generation()?;
-        self.stage.edit_limit()?;
+        let edited = self.stage.edit_limit()?;
+        self.check(edited == 0, "the policy could not be edited");
         self.expect(&["reload", "--reason", "tighter limits after last week"], 0)?;
         let tighter = self.stage.generation()?;
         self.check(before != tighter, "the tighter limit did not become active");
-        self.stage.break_policy()?;
+        let broken = self.stage.break_policy()?;
+        self.check(broken == 0, "the policy could not be edited");
         self.expect(&["reload", "--reason", "a slip of the hand"], i32::from(exit::CONFIG))?;
-        self.stage.mend_policy()?;
+        let mended = self.stage.mend_policy()?;
+        self.check(mended == 0, "the policy could not be put back");
         self.check(self.stage.generation()? == tighter, "the broken policy changed what runs");
         self.expect(&["generation", "list"], 0)?;
         self.player.play(self.stage, KILLED * HOUR_NS)
     }
 
     fn die_and_resume(&mut self) -> Result<(), Failure> {
-        act("5", "Survive", "the daemon is killed in the middle of its work, and starts again");
+        self.act("5", "Survive", "the daemon is killed in the middle of its work, and starts again");
         // No wait: what is under way is under way.
-        self.stage.kill()?;
-        say("$ kill -9 $(pidof hb)\n");
-        self.player.rush(20)?;
+        let killed = self.stage.kill()?;
+        self.check(killed == 0, "the daemon could not be killed");
+        self.player.rush(self.stage, 20)?;
         self.stage.start()?;
-        say("$ hb daemon &\n");
         self.player.play(self.stage, END * HOUR_NS)?;
         self.player.settle(self.stage, PATIENCE)?;
+        // From here on there is no daemon to be seen.
+        self.stage.live().end();
         self.stage.stop()
     }
 
-    fn close(&mut self, quiet: bool) -> Result<Account, Failure> {
-        let account = Account::draw(self.stage, self.player, quiet)?;
-        Ok(account)
-    }
-
     fn prove(&mut self, account: &Account) -> Result<(), Failure> {
-        act("6", "Prove", "whoever doubts needs the pack, the host's public key, and tools that know nothing of hb");
+        self.act(
+            "6",
+            "Prove",
+            "whoever doubts needs the pack, the host's public key, and tools that know nothing of hb",
+        );
         if let Some(case) = account.case() {
             let pack = format!("evidence_packs/evidence_{case}");
             let key = "../../state/keys/host.pub";
@@ -167,6 +174,10 @@ impl Show<'_> {
         self.expect(&["log", "verify", "--key", "state/keys/host.pub"], 0)
     }
 
+    fn act(&self, number: &str, name: &str, what: &str) {
+        self.stage.live().say(&format!("\nAct {number}. {name}: {what}\n\n"));
+    }
+
     /// Types a command and shows its answer.
     fn expect(&mut self, args: &[&str], code: i32) -> Result<(), Failure> {
         let ended = self.stage.type_in(args)?;
@@ -176,7 +187,7 @@ impl Show<'_> {
 
     fn check(&mut self, holds: bool, what: &str) {
         if !holds {
-            say(&format!("WRONG: {what}\n"));
+            self.stage.live().say(&format!("WRONG: {what}\n"));
             self.wrong.push(what.to_owned());
         }
     }
@@ -199,15 +210,6 @@ fn faults(seed: u64) -> Vec<Fault> {
         machine.map(|machine| Fault { kind, machine, from_ns, for_ns: None })
     };
     (0..).zip(Kind::ALL).filter_map(fault).collect()
-}
-
-fn act(number: &str, name: &str, what: &str) {
-    say(&format!("\nAct {number}. {name}: {what}\n\n"));
-}
-
-/// Text for whoever watches.
-fn say(text: &str) {
-    session::say(session::Stream::Out, text);
 }
 
 #[cfg(test)]

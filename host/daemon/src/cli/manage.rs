@@ -85,14 +85,18 @@ pub(crate) fn check(global: &Global) -> Done {
     };
     global.print(&checked, |c| {
         format!(
-            "{}: ok ({} sources, {} checks, generation {})\n",
+            "{}: ok ({}, {}, generation {})\n",
             c.config.display(),
-            c.sources,
-            c.checks,
+            counted(c.sources, "source"),
+            counted(c.checks, "check"),
             &c.generation[..12]
         )
     });
     Ok(exit::OK)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Makes the host's key.

@@ -29,6 +29,11 @@ pub(crate) fn steps(what: &'static str, total: Option<u64>) -> ProgressBar {
     made(what, total, template)
 }
 
+/// Steps of a last one, and below them whatever else is said.
+pub(crate) fn steps_and_more(what: &'static str, total: u64) -> ProgressBar {
+    made(what, Some(total), "{prefix} {wide_bar} {percent} % of {human_len} steps, {eta} left\n{msg}")
+}
+
 /// Work without a number: it turns by itself, until it is finished or dropped.
 pub(crate) fn busy(what: &'static str) -> ProgressBar {
     let bar = made(what, None, "{prefix} {spinner} {elapsed}");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ pub(crate) struct SimulateArgs {
     /// Publish to this broker, as tcp://HOST:PORT, under plant/VENDOR/MACHINE.
     #[arg(long, value_name = "URL", conflicts_with = "syslog")]
     broker: Option<String>,
-    /// Send to this syslog receiver, as udp://IP:PORT, tcp://IP:PORT or unix:///PATH.
+    /// Send to this syslog receiver, as udp://IP:PORT, tcp://IP:PORT, unix:///PATH or unix-stream:///PATH.
     #[arg(long, value_name = "URL")]
     syslog: Option<String>,
     /// Machines, 1 to 99.
@@ -75,15 +76,14 @@ pub(crate) fn simulate(global: &Global, args: &SimulateArgs) -> Done {
         None => (!is_sent).then_some(24 * 3_600 * hb_engine::NS_PER_SEC),
     };
     let speed = args.speed.unwrap_or(if is_sent { 1.0 } else { 0.0 });
-    if !(0.0..=1e9).contains(&speed) {
-        return Err(Failure::usage(format!("--speed {speed} is no speed"), "as --speed 60, an hour in a minute"));
-    }
+    Pace::check(speed, "as --speed 60, an hour in a minute")?;
     let faults = args.faults.iter().map(|text| text.parse::<Fault>()).collect::<Result<Vec<_>, _>>();
     let wrong = |e: plant::FaultError| Failure::usage(e.to_string(), "as --fault drift:press-03:6h");
     let plant = Plant::new(args.seed, args.machines, start_ns, step_ns, faults.map_err(wrong)?).map_err(wrong)?;
     let mut out = Out::open(args)?;
     let asked = signals::flag().map_err(|e| Failure::io("signal handling".as_ref(), &e))?;
-    let steps = for_ns.map(|whole| whole.div_euclid(step_ns).max(1).unsigned_abs());
+    // Each step that begins before the end.
+    let steps = for_ns.map(|whole| whole.unsigned_abs().div_ceil(step_ns.unsigned_abs().max(1)).max(1));
     let bar = progress::steps("simulate", steps);
     let mut pace = Pace { begin: Instant::now(), speed };
     let mut count = 0_u64;
@@ -112,6 +112,9 @@ pub(crate) fn simulate(global: &Global, args: &SimulateArgs) -> Done {
     Ok(exit::OK)
 }
 
+/// Slowest and fastest pace, seconds of the plant in one of ours: below, a step takes most of a day; above, nobody waits.
+const SPEEDS: RangeInclusive<f64> = 1e-3..=1e9;
+
 /// The plant's time against ours.
 pub(super) struct Pace {
     pub(super) begin: Instant,
@@ -120,6 +123,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// Whether there is such a speed.
+    pub(super) fn check(speed: f64, example: &str) -> Result<(), Failure> {
+        if speed == 0.0 || SPEEDS.contains(&speed) {
+            return Ok(());
+        }
+        let (slowest, fastest) = SPEEDS.into_inner();
+        let message =
+            format!("--speed {speed} is no speed: 0 is as fast as it goes, others are {slowest} to {fastest}");
+        Err(Failure::usage(message, example))
+    }
+
     /// Waits until the plant is so old, ns; false when somebody asks for the end before.
     pub(super) fn wait(&mut self, age_ns: i64, is_asked: impl Fn() -> bool) -> bool {
         let due = match self.speed {

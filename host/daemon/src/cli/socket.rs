@@ -4,7 +4,7 @@
 //! root are served: the socket has mode 0600 and the kernel says who is at the other end.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -53,13 +53,14 @@ struct Request {
 
 /// Whether a daemon serves verbs on the state.
 pub(super) fn is_served(state: &Path) -> bool {
-    File::open(state).and_then(|dir| UnixStream::connect(place(&dir))).is_ok()
+    connect(state).is_ok()
 }
 
 /// Lets the daemon that holds the state do what this process was asked to; its exit code, or nothing when it cannot be
 /// reached. Only a verb that `opens` files lets the daemon name one.
 pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
-    let told = request(state, global, std::env::args().skip(1).collect(), |answer| {
+    let stream = connect(state).ok()?;
+    let told = request(stream, global, std::env::args().skip(1).collect(), |answer| {
         answer.out.iter().for_each(|text| session::say(Stream::Out, text));
         answer.err.iter().for_each(|text| session::say(Stream::Err, text));
         answer.open.iter().filter(|_| opens).for_each(|path| report::show(path));
@@ -73,13 +74,35 @@ pub(super) fn ask(state: &Path, global: &Global, opens: bool) -> Option<u8> {
     })
 }
 
-/// What the daemon answers to a verb that this process asks on its own; nothing when it cannot be reached, or when the
-/// answer is no success.
-pub(super) fn fetch(state: &Path, global: &Global, args: &[&str]) -> Option<String> {
-    let mut said = String::new();
+/// Why there is no answer to what this process asks on its own.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// Nobody listens: there is no daemon.
+    Gone,
+    /// There is one, and this is why it does not answer.
+    Silent(String),
+}
+
+/// What the daemon answers to a verb that this process asks on its own, within a time.
+pub(super) fn fetch(state: &Path, global: &Global, args: &[&str], patience: Duration) -> Result<String, Unanswered> {
+    let silent = |e: std::io::Error| Unanswered::Silent(e.to_string());
+    let stream = connect(state).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Unanswered::Gone,
+        _ => silent(e),
+    })?;
+    let limited = stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience)));
+    limited.map_err(silent)?;
+    let (mut said, mut why) = (String::new(), String::new());
     let args = args.iter().map(|&arg| arg.to_owned()).collect();
-    let told = request(state, global, args, |answer| said.extend(answer.out.as_deref()))?;
-    matches!(told, Told::All(exit::OK)).then_some(said)
+    let told = request(stream, global, args, |answer| {
+        said.extend(answer.out.as_deref());
+        why.extend(answer.err.as_deref());
+    });
+    match told {
+        Some(Told::All(exit::OK)) => Ok(said),
+        Some(Told::All(_)) => Err(Unanswered::Silent(why.lines().next().unwrap_or_default().to_owned())),
+        Some(Told::Part) | None => Err(Unanswered::Silent("it takes long or has ended".to_owned())),
+    }
 }
 
 /// How an answer ended.
@@ -90,9 +113,12 @@ enum Told {
     Part,
 }
 
-/// Sends a command line and hands on what comes back; nothing when there is no daemon.
-fn request(state: &Path, global: &Global, args: Vec<String>, mut take: impl FnMut(&Answer)) -> Option<Told> {
-    let stream = UnixStream::connect(place(&File::open(state).ok()?)).ok()?;
+fn connect(state: &Path) -> std::io::Result<UnixStream> {
+    UnixStream::connect(place(&File::open(state)?))
+}
+
+/// Sends a command line and hands on what comes back; nothing when the daemon does not take it.
+fn request(stream: UnixStream, global: &Global, args: Vec<String>, mut take: impl FnMut(&Answer)) -> Option<Told> {
     let request = Request {
         v: VERSION,
         args,

@@ -3,27 +3,29 @@
 //! The daemon answers one question, `hb top --once --json`; the screen asks it again and again through the socket and
 //! shows what has changed.
 
-mod screen;
+pub(super) mod screen;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use crossbeam_channel::{Receiver, bounded};
 use hb_engine::decision::{Decision, Status};
 use hb_log::cbor;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
 use serde_json::{Value, json};
 
+use super::socket::Unanswered;
 use super::{Done, Failure, Global, alert, existing_state, session, socket};
 use crate::clock;
-use crate::diagnostic::{Area, Diagnostic, exit};
+use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::generation::history::History;
 use crate::pipeline::record::LIVE;
 use crate::state::{DecisionFilter, Reader};
 
-use screen::Screen;
+use screen::{Screen, View};
 
 /// Windows shown: the newest of them, more than a screen has lines.
 const WINDOWS: usize = 100;
@@ -34,6 +36,15 @@ const LOOKED_AT: usize = 2_000;
 /// Time between two looks, and the shortest that is allowed: each look reads the state.
 const EVERY_MS: u64 = 1_000;
 const EVERY_MS_MIN: u64 = 200;
+
+/// Longest wait for one answer: many times what it takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// With an answer so much later than it is due the screen says so.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Longest wait for a key until the screen is drawn again.
+const TURN: Duration = Duration::from_millis(100);
 
 /// Arguments of `hb top`.
 #[derive(Args)]
@@ -67,41 +78,80 @@ pub(crate) fn top(global: &Global, args: &TopArgs) -> Done {
         }
         return Err(Failure { locked: socket::is_served(&state).then_some(state), ..failure });
     }
-    let first = look(&state, global).ok_or_else(|| no_daemon(&state))?;
+    let every = Duration::from_millis(args.every_ms);
+    let looks = looks(&state, global, every)?;
+    let first = looks.recv().unwrap_or(Err(Unanswered::Gone)).map_err(|why| match why {
+        Unanswered::Gone => no_daemon(&state),
+        Unanswered::Silent(why) => no_answer(&state, &why),
+    })?;
     let terminal = ratatui::try_init().map_err(|e| Failure::io("the terminal".as_ref(), &e))?;
-    let ended = watch(terminal, &state, global, first, Duration::from_millis(args.every_ms));
+    let ended = watch(terminal, first, &looks, every + SILENCE, global.screen().colour);
     ratatui::restore();
-    ended
+    if ended? { Ok(exit::OK) } else { Err(no_daemon(&state)) }
 }
 
-/// Draws until somebody presses `q`, or the daemon is gone.
-fn watch(mut terminal: DefaultTerminal, state: &Path, global: &Global, first: Value, every: Duration) -> Done {
+/// Draws until somebody presses `q`, or, which is false, the daemon is gone.
+fn watch(
+    mut terminal: DefaultTerminal,
+    first: Value,
+    looks: &Receiver<Look>,
+    patience: Duration,
+    colour: bool,
+) -> Result<bool, Failure> {
     let broken = |e: std::io::Error| Failure::io("the terminal".as_ref(), &e);
     let mut screen = Screen::of(None, first, Duration::ZERO);
-    let mut looked = Instant::now();
+    let mut view = View::new(colour, "q ends   Tab and arrows move through what has no room");
+    let (mut answered, mut trouble) = (Instant::now(), String::new());
     loop {
-        terminal.draw(|frame| screen.draw(frame)).map_err(broken)?;
-        let left = every.saturating_sub(looked.elapsed());
-        if poll(left).map_err(broken)? {
-            if let Event::Key(key) = read().map_err(broken)?
-                && key.kind == KeyEventKind::Press
-            {
-                let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-                if is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
-                    return Ok(exit::OK);
-                }
+        let silent = answered.elapsed();
+        view.silence = (silent >= patience).then(|| format!("no answer for {} s{trouble}", silent.as_secs()));
+        terminal.draw(|frame| screen.draw(frame.area(), frame.buffer_mut(), &mut view)).map_err(broken)?;
+        if poll(TURN).map_err(broken)?
+            && let Event::Key(key) = read().map_err(broken)?
+            && key.kind == KeyEventKind::Press
+        {
+            let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            if is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+                return Ok(true);
             }
-            continue;
+            view.press(key.code);
         }
-        let now = look(state, global).ok_or_else(|| no_daemon(state))?;
-        screen = Screen::of(Some(screen), now, looked.elapsed());
-        looked = Instant::now();
+        for look in looks.try_iter() {
+            match look {
+                Ok(now) => {
+                    screen = Screen::of(Some(screen), now, answered.elapsed());
+                    (answered, trouble) = (Instant::now(), String::new());
+                }
+                Err(Unanswered::Silent(why)) => trouble = format!(": {why}"),
+                Err(Unanswered::Gone) => return Ok(false),
+            }
+        }
     }
 }
 
-/// What the daemon says of itself.
-fn look(state: &Path, global: &Global) -> Option<Value> {
-    serde_json::from_str(&socket::fetch(state, global, &["top", "--once", "--json"])?).ok()
+/// What the daemon says of itself, or why it does not.
+pub(super) type Look = Result<Value, Unanswered>;
+
+/// Looks again and again, on a thread that ends with the receiver: a daemon that hangs must not hold who asks.
+pub(super) fn looks(state: &Path, global: &Global, every: Duration) -> Result<Receiver<Look>, Failure> {
+    let (state, global) = (state.to_owned(), global.clone());
+    let (to, looks) = bounded(1);
+    let look = move || {
+        let said = socket::fetch(&state, &global, &["top", "--once", "--json"], PATIENCE)?;
+        serde_json::from_str(&said).map_err(|e| Unanswered::Silent(e.to_string()))
+    };
+    let again = move || {
+        while to.send(look()).is_ok() {
+            std::thread::park_timeout(every);
+        }
+    };
+    let started = std::thread::Builder::new().name("hb-look".into()).spawn(again);
+    started.map(|_| looks).map_err(|e| Failure::io("a thread".as_ref(), &e))
+}
+
+fn no_answer(state: &Path, why: &str) -> Failure {
+    let message = format!("the daemon on the state {} does not answer: {}", state.display(), neutralise(why));
+    Failure::new(exit::IO, Diagnostic::error(Area::State, message).help("try again; its log may say more"))
 }
 
 fn no_daemon(state: &Path) -> Failure {
@@ -116,7 +166,8 @@ fn now(reader: &Reader, program: &str, vitals: &Value) -> Result<Value, Failure>
     let active = history.swaps.iter().rev().find(|swap| swap.generation.is_some());
     let generation = active.and_then(|swap| {
         let name = swap.generation?.short();
-        Some(json!({ "name": name, "since": clock::rfc3339(swap.time_ns), "by": swap.author, "reason": swap.reason }))
+        let since_ns = swap.time_ns - swap.time_ns.rem_euclid(hb_engine::NS_PER_SEC);
+        Some(json!({ "name": name, "since": clock::rfc3339(since_ns), "by": swap.author, "reason": swap.reason }))
     });
     Ok(json!({
         "program": program,

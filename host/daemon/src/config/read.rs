@@ -41,9 +41,10 @@ impl<'a> Reader<'a> {
         self.push(node.at, d);
     }
 
-    /// A path of the config, relative to the directory the config lies in.
+    /// A path of the config, relative to the directory the config lies in; a `./` within it says nothing to whoever
+    /// reads the path elsewhere.
     pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
-        self.source.file.parent().unwrap_or(Path::new("")).join(path)
+        self.source.file.parent().unwrap_or(Path::new("")).join(path).components().collect()
     }
 }
 

@@ -4,20 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::super::progress;
 use super::super::simulate::Pace;
+use super::STEP_NS;
 use super::stage::Stage;
-use super::{END, HOUR_NS, say};
 use crate::cli::Failure;
 use crate::diagnostic::neutralise;
 use crate::plant::{self, Fault, Plant};
 use crate::transport::mqtt::publish::Publisher;
-
-/// Time between two reports of a machine.
-const STEP_NS: i64 = 60 * hb_engine::NS_PER_SEC;
 
 /// How often it is looked at what the daemon does.
 const LOOK: Duration = Duration::from_millis(250);
@@ -36,7 +31,6 @@ pub(super) struct Player {
     /// The next step.
     next: u64,
     sent: BTreeMap<String, u64>,
-    bar: ProgressBar,
     looked: Instant,
     alerts_shown: usize,
 }
@@ -59,7 +53,6 @@ impl Player {
             start_ns,
             next: 0,
             sent: BTreeMap::new(),
-            bar: progress::steps("plant", Some((END * HOUR_NS / STEP_NS).unsigned_abs())),
             looked: Instant::now(),
             alerts_shown: 0,
         })
@@ -90,7 +83,7 @@ impl Player {
         let mut pace = Pace { begin: Instant::now(), speed: self.speed };
         while self.plant.time_ns(self.next) - self.start_ns < until_ns {
             pace.wait(self.plant.time_ns(self.next) - from_ns, || false);
-            self.step()?;
+            self.step(stage)?;
             if self.looked.elapsed() >= LOOK {
                 self.looked = Instant::now();
                 self.tell(stage);
@@ -101,8 +94,8 @@ impl Player {
     }
 
     /// So many steps at once.
-    pub(super) fn rush(&mut self, steps: u64) -> Result<(), Failure> {
-        (0..steps).try_for_each(|_| self.step())
+    pub(super) fn rush(&mut self, stage: &Stage, steps: u64) -> Result<(), Failure> {
+        (0..steps).try_for_each(|_| self.step(stage))
     }
 
     /// Waits until the daemon has stored everything.
@@ -124,31 +117,26 @@ impl Player {
         }
     }
 
-    fn step(&mut self) -> Result<(), Failure> {
+    fn step(&mut self, stage: &Stage) -> Result<(), Failure> {
         for report in self.plant.step(self.next) {
             self.publisher.publish(&report.topic(), report.payload(), PATIENCE)?;
             *self.sent.entry(report.machine.to_owned()).or_default() += 1;
         }
         self.next += 1;
-        self.bar.inc(1);
+        stage.live().step();
         Ok(())
     }
 
-    /// Shows alerts that have come to the sink since the last look.
+    /// Shows alerts that have come to the sink since the last look, and what the daemon does.
     fn tell(&mut self, stage: &Stage) {
         let alerts = stage.alerts();
         let new = alerts.get(self.alerts_shown..).unwrap_or_default();
         if !new.is_empty() {
             let lines: String = new.iter().take(SHOWN).map(line).collect();
-            self.bar.suspend(|| say(&lines));
+            stage.live().say(&lines);
         }
         self.alerts_shown = alerts.len();
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        stage.live().look();
     }
 }
 

@@ -1,18 +1,19 @@
 //! The stage: a directory with config, policies and state, a broker, and the daemon that runs in it.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::super::manage::publishers;
-use super::{PATIENCE, say};
+use super::live::Live;
+use super::{END, HOUR_NS, PATIENCE, STEP_NS};
 use crate::cli::{Failure, Global};
 use crate::config::Surroundings;
 use crate::diagnostic::{Area, Diagnostic, exit};
@@ -22,9 +23,8 @@ use crate::transport::broker;
 const CONFIG: &str = include_str!("../../../../../examples/plant/hb.yaml");
 const SCHEMA: &str = include_str!("../../../../../examples/plant/telemetry_schema.yaml");
 
-/// The policy whose limits are edited, and the edit.
+/// The policy whose limits are edited.
 const POLICY: &str = "policies/drift/robust_z.luau";
-const LIMIT: (&str, &str) = ("\t\twarn = 4,\n\t\tfail = 8,", "\t\twarn = 3,\n\t\tfail = 4,");
 
 /// Name of the source in the config.
 const SOURCE: &str = "machines";
@@ -35,14 +35,16 @@ const SHOWN: usize = 12;
 /// What an operator has set for the machine must not change the demo.
 const FOREIGN: [&str; 4] = ["HB_CONFIG", "HB_LOG_FORMAT", "HB_GATE_FAIL_EXIT", "RUST_LOG"];
 
-/// How often it is looked whether the daemon is ready.
+/// How often it is looked whether the daemon is ready, and whether a command has ended.
 const LOOK: Duration = Duration::from_millis(50);
+const LOOK_AT_COMMAND: Duration = Duration::from_millis(5);
 
 pub(super) struct Stage {
     dir: PathBuf,
     exe: PathBuf,
     broker: SocketAddr,
     daemon: Option<Child>,
+    live: Live,
 }
 
 impl Stage {
@@ -59,7 +61,6 @@ impl Stage {
             return Err(Failure::new(exit::IO, d.help("apt install minisign")));
         }
         let exe = std::env::current_exe().map_err(|e| Failure::io("the program itself".as_ref(), &e))?;
-        let dir = directory(keep)?;
         let surroundings = Surroundings::of_process();
         let [publisher, ..] = &publishers(&surroundings)[..] else {
             let message = format!("there is no publisher's key in {}", surroundings.plugins().display());
@@ -70,15 +71,24 @@ impl Stage {
             ));
         };
         let broker = broker::start("plant/#").map_err(|e| Failure::io("the embedded broker".as_ref(), &e))?;
-        let config = CONFIG
-            .replace("tcp://127.0.0.1:1883", &format!("tcp://{broker}"))
-            .replace("redelivery: mark", "redelivery: content   # the embedded broker does not mark");
-        write(&dir.join("hb.yaml"), config.as_bytes())?;
-        write(&dir.join("telemetry_schema.yaml"), SCHEMA.as_bytes())?;
-        let copied = dir.join("publisher.pub");
-        fs::copy(publisher, &copied).map_err(|e| Failure::io(&copied, &e))?;
-        copy_tree(&surroundings.policies(), &dir.join("policies"))?;
-        Ok(Stage { dir, exe, broker, daemon: None })
+        let dir = directory(keep)?;
+        let set = lay_out(&dir, broker, publisher, &surroundings.policies()).and_then(|()| {
+            let global = Global { config: Some(dir.join("hb.yaml")), ..global.clone() };
+            Live::start(&global, &dir.join("state"), (END * HOUR_NS / STEP_NS).unsigned_abs())
+        });
+        match set {
+            Ok(live) => Ok(Stage { dir, exe, broker, daemon: None, live }),
+            Err(failure) => {
+                // Nobody needs a part of it.
+                let _ = fs::remove_dir_all(&dir);
+                Err(failure)
+            }
+        }
+    }
+
+    /// What whoever watches sees.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     pub(super) fn broker(&self) -> SocketAddr {
@@ -97,6 +107,7 @@ impl Stage {
     /// Starts the daemon and waits until it says that it can work.
     pub(super) fn start(&mut self) -> Result<(), Failure> {
         let log = self.log();
+        self.live.say("$ hb daemon 2>>daemon.log &\n");
         let lines = File::options().create(true).append(true).open(&log).map_err(|e| Failure::io(&log, &e))?;
         let mut command = self.command(&["daemon"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(lines);
@@ -115,10 +126,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Kills the daemon as a power cut would.
-    pub(super) fn kill(&mut self) -> Result<(), Failure> {
-        let Some(mut child) = self.daemon.take() else { return Ok(()) };
-        child.kill().and_then(|()| child.wait()).map(drop).map_err(|e| Failure::io("the daemon".as_ref(), &e))
+    /// Kills the daemon as a power cut would. The exit code of the command that does it.
+    pub(super) fn kill(&mut self) -> Result<i32, Failure> {
+        let Some(mut child) = self.daemon.take() else { return Ok(0) };
+        let code = self.shell(&format!("kill -9 {}", child.id()))?;
+        self.ended(&mut child).map(|_| code)
     }
 
     /// Asks the daemon to end and waits until it has.
@@ -128,34 +140,39 @@ impl Stage {
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).map_err(|e| Failure::io("the daemon".as_ref(), &e.into()))?;
         }
-        let status = child.wait().map_err(|e| Failure::io("the daemon".as_ref(), &e))?;
+        let status = self.ended(&mut child)?;
         if status.success() {
             return Ok(());
         }
         Err(Failure::data(format!("the daemon ended with {status}; {} says why", self.log().display())))
     }
 
+    /// How the daemon ended.
+    fn ended(&self, child: &mut Child) -> Result<ExitStatus, Failure> {
+        ended(child, &format!("the daemon, of which {} tells,", self.log().display()), PATIENCE)
+    }
+
     /// Types `hb ARGS` and shows it with its answer. The exit code.
     pub(super) fn type_in(&self, args: &[&str]) -> Result<i32, Failure> {
         let typed: Vec<String> = args.iter().map(|a| quoted(a)).collect();
-        say(&format!("$ hb {}\n", typed.join(" ")));
-        answer(self.command(args), &self.exe)
+        let line = format!("hb {}", typed.join(" "));
+        self.answer(self.command(args), &line)
     }
 
     /// Types a line of shell and shows it with its answer. The exit code.
     pub(super) fn shell(&self, line: &str) -> Result<i32, Failure> {
-        say(&format!("$ {line}\n"));
         let mut shell = Command::new("sh");
-        shell.args(["-c", line]).current_dir(&self.dir);
-        answer(shell, "sh".as_ref())
+        shell.args(["-c", line]).current_dir(&self.dir).stdin(Stdio::null());
+        self.answer(shell, line)
     }
 
     /// What `hb ARGS --json` says.
     pub(super) fn json(&self, args: &[&str]) -> Result<Value, Failure> {
-        let output = self.command(args).arg("--json").output().map_err(|e| Failure::io(&self.exe, &e))?;
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| Failure::data(format!("`hb {}` did not answer: {said}", args.join(" "))))
+        let mut command = self.command(args);
+        command.arg("--json");
+        let what = format!("hb {}", args.join(" "));
+        let Finished { out, err, .. } = finished(command, &what, PATIENCE)?;
+        serde_json::from_str(&out).map_err(|_| Failure::data(format!("`{what}` did not answer: {}", err.trim())))
     }
 
     /// Reports that are stored.
@@ -180,26 +197,18 @@ impl Stage {
     }
 
     /// Tightens the limits of a policy.
-    pub(super) fn edit_limit(&self) -> Result<(), Failure> {
-        let path = self.path(POLICY);
-        let text = fs::read_to_string(&path).map_err(|e| Failure::io(&path, &e))?;
-        say(&format!("$ sed -i 's/warn = 4,/warn = 3,/; s/fail = 8,/fail = 4,/' {POLICY}\n"));
-        write(&path, text.replace(LIMIT.0, LIMIT.1).as_bytes())
+    pub(super) fn edit_limit(&self) -> Result<i32, Failure> {
+        self.shell(&format!("sed -i 's/warn = 4,/warn = 3,/; s/fail = 8,/fail = 4,/' {POLICY}"))
     }
 
     /// Leaves a word out of a policy.
-    pub(super) fn break_policy(&self) -> Result<(), Failure> {
-        let path = self.path(POLICY);
-        let text = fs::read_to_string(&path).map_err(|e| Failure::io(&path, &e))?;
-        say(&format!("$ sed -i 's/ then$//' {POLICY}\n"));
-        write(&self.path("robust_z.luau.good"), text.as_bytes())?;
-        write(&path, text.replace(" then\n", "\n").as_bytes())
+    pub(super) fn break_policy(&self) -> Result<i32, Failure> {
+        self.shell(&format!("sed -i.good 's/ then$//' {POLICY}"))
     }
 
     /// Puts it back.
-    pub(super) fn mend_policy(&self) -> Result<(), Failure> {
-        let (good, path) = (self.path("robust_z.luau.good"), self.path(POLICY));
-        fs::rename(&good, &path).map_err(|e| Failure::io(&path, &e))
+    pub(super) fn mend_policy(&self) -> Result<i32, Failure> {
+        self.shell(&format!("mv {POLICY}.good {POLICY}"))
     }
 
     /// Commands for whoever wants to see more.
@@ -211,6 +220,23 @@ impl Stage {
         }
         text.push_str(&format!("  {hb} status\n  {hb} alert list --all\n  {hb} log show | less\n"));
         text
+    }
+
+    /// Shows a command and its answer.
+    fn answer(&self, command: Command, line: &str) -> Result<i32, Failure> {
+        self.live.say(&format!("$ {line}\n"));
+        let Finished { status, out, err } = finished(command, line, PATIENCE)?;
+        let lines: Vec<&str> = out.lines().chain(err.lines()).collect();
+        let mut shown: String = lines.iter().take(SHOWN).map(|line| format!("{line}\n")).collect();
+        if lines.len() > SHOWN {
+            shown.push_str(&format!("... {} more lines\n", lines.len() - SHOWN));
+        }
+        let code = status.code().unwrap_or(-1);
+        if code != 0 {
+            shown.push_str(&format!("(exit code {code})\n"));
+        }
+        self.live.say(&shown);
+        Ok(code)
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -246,21 +272,46 @@ impl Drop for Stage {
     }
 }
 
-fn answer(mut command: Command, program: &Path) -> Result<i32, Failure> {
-    let output = command.output().map_err(|e| Failure::io(program, &e))?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let mut shown: String = lines.iter().take(SHOWN).map(|line| format!("{line}\n")).collect();
-    if lines.len() > SHOWN {
-        shown.push_str(&format!("... {} more lines\n", lines.len() - SHOWN));
+/// What a command has left.
+#[derive(Debug)]
+struct Finished {
+    status: ExitStatus,
+    out: String,
+    err: String,
+}
+
+/// Runs a command to its end, which must come in time.
+fn finished(mut command: Command, what: &str, patience: Duration) -> Result<Finished, Failure> {
+    let broken = |e: std::io::Error| Failure::io(what.as_ref(), &e);
+    // Files, which never fill up as a pipe does that nobody reads meanwhile.
+    let (mut out, mut err) = (tempfile::tempfile().map_err(broken)?, tempfile::tempfile().map_err(broken)?);
+    command.stdout(out.try_clone().map_err(broken)?).stderr(err.try_clone().map_err(broken)?);
+    let mut child = command.spawn().map_err(broken)?;
+    let status = ended(&mut child, what, patience)?;
+    let read = |file: &mut File| -> std::io::Result<String> {
+        file.rewind()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Finished { status, out: read(&mut out).map_err(broken)?, err: read(&mut err).map_err(broken)? })
+}
+
+/// Waits until a child has ended. One that does not in time is killed.
+fn ended(child: &mut Child, what: &str, patience: Duration) -> Result<ExitStatus, Failure> {
+    let broken = |e: std::io::Error| Failure::io(what.as_ref(), &e);
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().map_err(broken)? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill().and_then(|()| child.wait()).map_err(broken)?;
+            let message = format!("{what} did not end within {} s and was killed", patience.as_secs());
+            return Err(Failure::new(exit::IO, Diagnostic::error(Area::Io, message)));
+        }
+        std::thread::sleep(LOOK_AT_COMMAND);
     }
-    let code = output.status.code().unwrap_or(-1);
-    if code != 0 {
-        shown.push_str(&format!("(exit code {code})\n"));
-    }
-    say(&shown);
-    Ok(code)
 }
 
 fn quoted(word: &str) -> String {
@@ -269,6 +320,18 @@ fn quoted(word: &str) -> String {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     fs::write(path, bytes).map_err(|e| Failure::io(path, &e))
+}
+
+/// Fills the directory with what the daemon reads.
+fn lay_out(dir: &Path, broker: SocketAddr, publisher: &Path, policies: &Path) -> Result<(), Failure> {
+    let config = CONFIG
+        .replace("tcp://127.0.0.1:1883", &format!("tcp://{broker}"))
+        .replace("redelivery: mark", "redelivery: content   # the embedded broker does not mark");
+    write(&dir.join("hb.yaml"), config.as_bytes())?;
+    write(&dir.join("telemetry_schema.yaml"), SCHEMA.as_bytes())?;
+    let copied = dir.join("publisher.pub");
+    fs::copy(publisher, &copied).map_err(|e| Failure::io(&copied, &e))?;
+    copy_tree(policies, &dir.join("policies"))
 }
 
 /// The directory to play in, for this user alone.
@@ -300,4 +363,23 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_and_told() {
+        let shell = |line: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", line]);
+            shell
+        };
+        let failure = finished(shell("exec sleep 600"), "a command", Duration::ZERO).unwrap_err();
+        let told = failure.found.render(false);
+        assert!(told.contains("a command did not end within 0 s and was killed"), "{told}");
+        let done = finished(shell("echo one; echo two >&2; exit 3"), "a command", PATIENCE).unwrap();
+        assert_eq!((done.out.as_str(), done.err.as_str(), done.status.code()), ("one\n", "two\n", Some(3)));
+    }
 }
