@@ -133,7 +133,7 @@ impl Daemon {
     }
 
     /// Waits until its metrics are as they should be; those metrics.
-    pub(super) fn wait_until(&self, what: &str, is: impl Fn(&Metrics) -> bool) -> Result<Metrics> {
+    pub(super) fn wait_until(&self, what: &str, mut is: impl FnMut(&Metrics) -> bool) -> Result<Metrics> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let metrics = self.metrics()?;

@@ -5,13 +5,13 @@
 //! tells how.
 //!
 //! ```text
-//! broker -> event loop (own thread) -> queue -> read -> pipeline -> commit -> acknowledge -> broker
+//! broker -> connection (own thread) -> queue -> read -> pipeline -> commit -> acknowledge -> broker
 //! ```
 //!
-//! The event loop never waits for the reader: a loop that stands still answers no pings and loses the connection. The
-//! broker's in-flight window bounds messages of QoS 1; those of QoS 0 beyond a cap are dropped and counted. Without a
-//! broker there is nothing to read, and the transport tries again: that is a state, shown by [`MqttHandle::status`],
-//! and no error.
+//! The connection never waits for the reader: where there is no room for more messages of QoS 1 it stops reading from the
+//! socket, so that they wait at the broker, and goes on acknowledging and pinging. Messages of QoS 0 beyond a cap are
+//! dropped and counted. Without a broker there is nothing to read, and the transport tries again: that is a state, shown
+//! by [`MqttHandle::status`], and no error.
 //!
 //! After an error everything of the connection is thrown away and made anew, so that no acknowledgement crosses over.
 //!
@@ -37,8 +37,8 @@ pub use options::{DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_SESSION_EXPIRY_S, MqttError,
 pub use tls::{ClientCertificate, TlsError, TlsOptions};
 
 use super::tls;
-use delivery::Deliveries;
-use link::Client;
+use delivery::{Deliveries, MAX_UNACKNOWLEDGED};
+use link::Outbox;
 use worker::Worker;
 
 /// What tells a message from another: the first half of SHA-256 over topic, a zero byte and payload.
@@ -193,7 +193,7 @@ struct Shared {
     state: Mutex<State>,
     /// Something in the state changed.
     changed: Condvar,
-    /// Calls the event loop's thread.
+    /// Calls the connection's thread.
     call: Notify,
 }
 
@@ -203,7 +203,9 @@ struct State {
     since: Instant,
     error: Option<Arc<str>>,
     /// There is one as long as a connection stands.
-    client: Option<Client>,
+    outbox: Option<Outbox>,
+    /// The connection does not read, as there is no room.
+    stands_still: bool,
     /// Filters of an earlier configuration, until the broker has confirmed that they are gone.
     stale_topics: Vec<String>,
     /// Answers to come for them on this connection, before those to barriers.
@@ -237,7 +239,8 @@ impl MqttTransport {
             link: MqttLink::Down,
             since: Instant::now(),
             error: None,
-            client: None,
+            outbox: None,
+            stands_still: false,
             stale_topics,
             stale_pending: 0,
             stopped: false,
@@ -267,6 +270,7 @@ impl MqttTransport {
             return MqttProgress::End;
         }
         let progress = state.deliveries.read(max_messages, max_bytes, out);
+        self.shared.read_on(&mut state);
         if let MqttProgress::Event(MqttEvent::Session { epoch, .. }) = progress {
             let options = &self.shared.options;
             self.position.epoch = epoch;
@@ -321,12 +325,17 @@ impl MqttHandle {
     pub fn acknowledge(&self, up_to: u64) {
         let mut state = self.0.lock();
         state.deliveries.commit(up_to);
-        self.0.send_acks(&mut state);
+        if self.0.send_acks(&mut state) {
+            self.0.call.notify_one();
+        }
+        self.0.read_on(&mut state);
     }
 
-    /// Whether half of the broker's window is used up: it should hear of a commit before it stops sending.
+    /// Whether half of the broker's window, or of what hb takes, is used up: it should hear of a commit before it stops
+    /// sending.
     pub fn wants_commit(&self) -> bool {
-        self.0.lock().deliveries.unacknowledged().saturating_mul(2) >= self.0.options.window()
+        let window = self.0.options.window().min(MAX_UNACKNOWLEDGED as u32);
+        self.0.lock().deliveries.unacknowledged().saturating_mul(2) >= window
     }
 
     /// How it stands.
@@ -386,19 +395,26 @@ impl Shared {
         true
     }
 
-    /// Sends what is due. A connection that takes no more is given up: the broker sends again what it missed.
-    fn send_acks(&self, state: &mut State) {
-        let State { client: Some(client), deliveries, .. } = state else { return };
-        let mut taken = Ok(());
+    /// Puts into the outbox what is due; whether there was anything.
+    fn send_acks(&self, state: &mut State) -> bool {
+        let State { outbox: Some(outbox), deliveries, .. } = state else { return false };
+        let (mut taken, mut any) = (Ok(()), false);
         while let Some(ack) = deliveries.next_ack() {
-            taken = taken.and_then(|()| client.acknowledge(ack));
+            taken = taken.and_then(|()| outbox.acknowledge(ack));
+            any = true;
         }
         // Answers come without names, in order.
         if state.stale_pending == 0 && deliveries.barrier_due() {
-            taken = taken.and_then(|()| client.unsubscribe(&self.barrier()));
+            taken = taken.and_then(|()| outbox.unsubscribe(&self.barrier()));
         }
-        if taken.is_err() {
-            state.broken = true;
+        state.broken |= taken.is_err();
+        any
+    }
+
+    /// Lets the connection read on if there is room again.
+    fn read_on(&self, state: &mut State) {
+        if state.stands_still && state.deliveries.room(0) > 0 {
+            state.stands_still = false;
             self.call.notify_one();
         }
     }

@@ -12,8 +12,10 @@ use tempfile::TempDir;
 use super::*;
 
 mod broker;
+mod flood;
 mod hangs_up;
 mod pauses;
+mod stands_still;
 
 use broker::{Broker, PATIENCE, free_port};
 
@@ -239,7 +241,7 @@ fn a_crash_before_the_acknowledgement_neither_loses_nor_doubles() {
         kit.commit(2);
         kit.settle(8);
         // Three more are in the store when the process dies, and the broker does not hear of it.
-        kit.handle().0.lock().client = None;
+        kit.handle().0.lock().outbox = None;
         kit.commit(3);
         kit.crash();
         kit.open();
@@ -277,7 +279,7 @@ fn whatever_breaks_each_message_is_committed_once_and_in_order() {
             let dies = roll(60) == 0;
             // The last commit of a process may stay unknown to the broker.
             if dies && roll(2) == 0 {
-                kit.handle().0.lock().client = None;
+                kit.handle().0.lock().outbox = None;
             }
             kit.commit(n);
             committed.extend(uncommitted.drain(..n));

@@ -1,12 +1,11 @@
 //! The thread of an MQTT transport: connects, follows the connection, and begins anew when it ends.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{self, Client, Happening, Link};
-use super::{MqttLink, Qos, Shared, tls};
+use super::link::{Happening, Link, NotTaken, Outbox};
+use super::{MqttLink, Qos, Shared, State, tls};
 use crate::diagnostic::chain;
 
 /// First and longest pause between two attempts to connect. It doubles, and differs between clients: a broker that
@@ -25,7 +24,7 @@ const STEADY_PAUSES: u32 = 3;
 /// How long the last acknowledgements and the farewell may take when the transport is dropped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The event loop's thread.
+/// The connection's thread.
 pub(super) struct Worker(pub(super) Arc<Shared>);
 
 /// How a connection ended.
@@ -52,16 +51,10 @@ impl Worker {
     /// Connects, and stays until something fails or the transport is dropped.
     async fn connection(&self) -> Ended {
         let mut since = None;
-        let followed = match self.0.options.tls.as_ref().map(tls::client_config).transpose() {
-            Ok(config) => {
-                let (client, link) = Link::new(&self.0.options, config);
-                self.follow(client, link, &mut since).await
-            }
-            Err(e) => Err(chain(&e)),
-        };
+        let followed = self.follow(&mut since).await;
         let mut guard = self.0.lock();
         let state = &mut *guard;
-        state.client = None;
+        state.outbox = None;
         state.broken = false;
         state.deliveries.disconnected();
         let ended = match followed {
@@ -84,83 +77,120 @@ impl Worker {
     }
 
     /// Follows a connection from its first byte to its last; `since` becomes the time from which it stood.
-    async fn follow(&self, client: Client, mut link: Link, since: &mut Option<Instant>) -> Result<(), String> {
-        let mut patience = patience(self.0.options.keep_alive_s);
-        let mut farewell = None;
+    async fn follow(&self, since: &mut Option<Instant>) -> Result<(), String> {
+        let Some((mut link, session_present)) = self.open().await? else { return Ok(()) };
+        *since = Some(Instant::now());
+        self.greeted(session_present).map_err(|e| e.to_string())?;
+        let ended = self.exchange(&mut link).await;
+        match ended {
+            Ok(()) => link.farewell(FAREWELL).await,
+            Err(_) => self.take_rest(&mut link).await,
+        }
+        ended
+    }
+
+    /// Connects, unless the transport is dropped meanwhile.
+    async fn open(&self) -> Result<Option<(Link, bool)>, String> {
+        let options = &self.0.options;
+        let tls = options.tls.as_ref().map(tls::client_config).transpose().map_err(|e| chain(&e))?;
+        let mut opened = std::pin::pin!(Link::open(options, tls));
         loop {
-            let until = farewell.unwrap_or_else(|| tokio::time::Instant::now() + patience);
-            let polled = tokio::select! {
+            tokio::select! {
                 biased;
                 () = self.0.call.notified() => {
-                    let state = self.0.lock();
-                    if state.closing {
-                        // Behind the last acknowledgements.
-                        if since.is_none() || client.disconnect().is_err() {
-                            return Ok(());
-                        }
-                        farewell = Some(tokio::time::Instant::now() + FAREWELL);
-                    } else if state.broken {
-                        return Err(link::NotTaken.to_string());
+                    if self.0.lock().closing {
+                        return Ok(None);
                     }
-                    continue;
                 }
-                () = tokio::time::sleep_until(until) => Err("the broker is silent".to_owned()),
-                polled = link.poll() => polled,
-            };
-            if polled.is_err() {
-                self.take_rest(&mut link);
+                opened = &mut opened => return opened.map(Some),
             }
-            let taken = polled.and_then(|happening| {
-                match happening {
-                    Happening::Connected { .. } if since.is_some() => return Err("the broker greets twice".to_owned()),
-                    Happening::Connected { keep_alive_s, .. } => {
-                        *since = Some(Instant::now());
-                        patience = keep_alive_s.map_or(patience, self::patience);
-                    }
-                    _ => {}
+        }
+    }
+
+    /// Begins with a connection that stands.
+    fn greeted(&self, session_present: bool) -> Result<(), NotTaken> {
+        let options = &self.0.options;
+        tracing::info!(broker = options.broker(), session_present, "connected to the MQTT broker");
+        let mut outbox = Outbox::new(options.version);
+        let mut guard = self.0.lock();
+        let state = &mut *guard;
+        for topic in &state.stale_topics {
+            outbox.unsubscribe(topic)?;
+        }
+        // At each connection: a broker that was killed may know the session and not its subscriptions.
+        outbox.subscribe(&options.topics, options.qos)?;
+        state.deliveries.connected(session_present);
+        state.outbox = Some(outbox);
+        state.stale_pending = state.stale_topics.len();
+        state.change(MqttLink::Connected, None);
+        drop(guard);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes what comes and sends what is due, until the transport is dropped.
+    async fn exchange(&self, link: &mut Link) -> Result<(), String> {
+        let mut happenings = Vec::new();
+        loop {
+            let room = {
+                let mut state = self.0.lock();
+                if state.broken {
+                    return Err(NotTaken.to_string());
                 }
-                self.take(&client, happening)
-            });
-            match taken {
-                Ok(ControlFlow::Continue(())) => {}
-                Ok(ControlFlow::Break(())) => return Ok(()),
-                Err(_) if farewell.is_some() => return Ok(()),
-                Err(e) => return Err(e),
+                if let Some(outbox) = &mut state.outbox {
+                    link.send(outbox);
+                }
+                if state.closing {
+                    return Ok(());
+                }
+                let room = state.deliveries.room(link.unsent());
+                state.stands_still = room == 0;
+                room
+            };
+            let read = link.packets(room, &mut happenings);
+            if !happenings.is_empty() {
+                self.take(happenings.drain(..))?;
+                read?;
+                continue;
+            }
+            read?;
+            tokio::select! {
+                biased;
+                () = self.0.call.notified() => {}
+                moved = link.transfer(room > 0) => moved?,
             }
         }
     }
 
     /// Takes the messages that came before the end of a connection: a broker that was killed may have forgotten them.
-    fn take_rest(&self, link: &mut Link) {
+    /// What there is no room for is lost with such a broker, as is what had not left it.
+    async fn take_rest(&self, link: &mut Link) {
+        let room = self.0.lock().deliveries.room_for_rest();
+        let rest = link.rest(room).await;
         let mut state = self.0.lock();
-        for happening in link.rest() {
-            if let Happening::Message(incoming) = happening
-                && state.deliveries.receive(incoming).is_err()
-            {
-                // The broker keeps what is not acknowledged, from here on.
-                return;
+        for happening in rest {
+            if let Happening::Message(incoming) = happening {
+                state.deliveries.receive(incoming);
             }
         }
     }
 
-    /// Brings the state up to date with what happened on the connection. Breaks after the farewell.
-    fn take(&self, client: &Client, happening: Happening) -> Result<ControlFlow<()>, String> {
+    /// Brings the state up to date with what happened on the connection.
+    fn take(&self, happenings: impl Iterator<Item = Happening>) -> Result<(), String> {
+        let mut state = self.0.lock();
+        for happening in happenings {
+            self.take_one(&mut state, happening)?;
+        }
+        self.0.send_acks(&mut state);
+        drop(state);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    fn take_one(&self, state: &mut State, happening: Happening) -> Result<(), String> {
         let options = &self.0.options;
-        let mut guard = self.0.lock();
-        let state = &mut *guard;
         match happening {
-            Happening::Connected { session_present, .. } => {
-                tracing::info!(broker = options.broker(), session_present, "connected to the MQTT broker");
-                state.deliveries.connected(session_present);
-                state.client = Some(client.clone());
-                state.stale_pending = state.stale_topics.len();
-                state.change(MqttLink::Connected, None);
-                for topic in &state.stale_topics {
-                    client.unsubscribe(topic).map_err(|e| e.to_string())?;
-                }
-                // At each connection: a broker that was killed may know the session and not its subscriptions.
-                client.subscribe(&options.topics, options.qos).map_err(|e| e.to_string())?;
-            }
+            Happening::Connected { .. } => return Err("the broker greets twice".to_owned()),
             Happening::Subscribed(answers) => {
                 let refused: Vec<String> = options
                     .topics
@@ -186,23 +216,18 @@ impl Worker {
                 state.stale_pending -= 1;
                 if state.stale_pending == 0 {
                     state.stale_topics.clear();
-                    self.0.send_acks(state);
                 }
             }
-            Happening::Unsubscribed => {
-                state.deliveries.barrier_passed();
-                self.0.send_acks(state);
+            Happening::Unsubscribed => state.deliveries.barrier_passed(),
+            Happening::Message(incoming) => state.deliveries.receive(incoming),
+            Happening::Released(packet_id) => {
+                if let Some(outbox) = &mut state.outbox {
+                    outbox.complete(packet_id).map_err(|e| e.to_string())?;
+                }
             }
-            Happening::Message(incoming) => {
-                state.deliveries.receive(incoming).map_err(|e| e.to_string())?;
-                self.0.send_acks(state);
-            }
-            Happening::Disconnected => return Ok(ControlFlow::Break(())),
-            Happening::Nothing => return Ok(ControlFlow::Continue(())),
+            Happening::Nothing => {}
         }
-        drop(guard);
-        self.0.changed.notify_all();
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 }
 
@@ -210,7 +235,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // Also when the thread panics: nobody should see a connection that is not there.
         let mut state = self.0.lock();
-        state.client = None;
+        state.outbox = None;
         state.deliveries.disconnected();
         if !state.closing {
             state.change(MqttLink::Down, Some("the MQTT thread has ended".into()));
@@ -218,12 +243,6 @@ impl Drop for Worker {
         drop(state);
         self.0.changed.notify_all();
     }
-}
-
-/// How long nothing at all may happen. The library pings once in a keep-alive and gives up at the second ping without
-/// an answer; longer silence means that it hangs in a write.
-fn patience(keep_alive_s: u16) -> Duration {
-    Duration::from_secs(2 * u64::from(keep_alive_s) + link::CONNECT_TIMEOUT_S)
 }
 
 /// The pauses of one client between its attempts to connect.

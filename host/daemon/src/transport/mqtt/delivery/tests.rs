@@ -38,7 +38,7 @@ impl Kit {
             let (id, content) = m.split_once(':').unwrap();
             let incoming =
                 publish(id.trim_start_matches('d').parse().unwrap(), id.starts_with('d'), content.parse().unwrap());
-            self.0.receive(incoming).unwrap();
+            self.0.receive(incoming);
         }
         self
     }
@@ -241,7 +241,7 @@ fn a_long_message_keeps_its_beginning_and_its_place() {
     let mut kit = Kit::new(&[]);
     let mut long = publish(1, false, 10);
     long.payload = vec![7; 5_000].into();
-    kit.0.receive(long.clone()).unwrap();
+    kit.0.receive(long.clone());
     kit.receive("2:20");
     let mut batch = MqttBatch::default();
     kit.0.read(10, 10, &mut batch);
@@ -255,7 +255,7 @@ fn a_long_message_keeps_its_beginning_and_its_place() {
 fn queues_are_bounded() {
     let mut kit = Kit::new(&[]);
     for _ in 0..MAX_QOS0_MESSAGES + 3 {
-        kit.0.receive(qos0("x")).unwrap();
+        kit.0.receive(qos0("x"));
     }
     assert_eq!((kit.0.counters.dropped_qos0, kit.0.queue.len()), (3, MAX_QOS0_MESSAGES));
     let mut batch = MqttBatch::default();
@@ -264,19 +264,38 @@ fn queues_are_bounded() {
     // By bytes.
     let mut kit = Kit(Deliveries::new(1, Some([]), MAX_QUEUED_BYTES, None));
     kit.0.connected(true);
-    kit.0.receive(qos0(vec![0; MAX_QOS0_BYTES])).unwrap();
+    kit.0.receive(qos0(vec![0; MAX_QOS0_BYTES]));
     assert_eq!(kit.0.counters.dropped_qos0, 1);
     let mut large = publish(1, false, 1);
     large.payload = vec![0; MAX_QUEUED_BYTES].into();
-    kit.0.receive(large).unwrap();
-    assert_eq!(kit.0.receive(publish(2, false, 2)), Err(Overrun));
-    // By number: a broker that does not wait.
+    assert_eq!(kit.0.room(0), MAX_UNACKNOWLEDGED);
+    kit.0.receive(large);
+    assert_eq!(kit.0.room(0), 0);
+    kit.0.read(1, 1, &mut batch);
+    assert_eq!(kit.0.room(0), MAX_UNACKNOWLEDGED - 1);
+}
+
+#[test]
+fn there_is_room_for_so_many_that_are_not_acknowledged() {
     let mut kit = Kit::new(&[]);
-    for n in 0..MAX_UNCOMMITTED as u64 {
-        kit.0.receive(publish(1, false, n)).unwrap();
+    let all = MAX_UNACKNOWLEDGED as u64;
+    for n in 1..=all {
+        assert!(kit.0.room(0) > 0);
+        kit.0.receive(publish(n as u16, false, n));
     }
-    assert_eq!(kit.0.receive(publish(1, false, 0)), Err(Overrun));
-    assert_eq!(kit.commit(u64::MAX), "1 |");
+    assert_eq!((kit.0.room(0), kit.0.room_for_rest()), (0, MAX_UNACKNOWLEDGED));
+    // What is handed out is not yet committed, and what is committed not yet written.
+    kit.read();
+    assert_eq!(kit.0.room(0), 0);
+    kit.0.commit(3);
+    assert_eq!((kit.0.room(0), kit.acks(), kit.0.room(3), kit.0.room(1)), (0, "1 2 3 |".into(), 0, 2));
+    // Without a connection nobody awaits anything, and yet it is held.
+    kit.reconnect(true);
+    assert_eq!((kit.0.unacknowledged(), kit.0.room(0)), (0, 3));
+    kit.reconnect(false);
+    assert_eq!(kit.0.room(0), 3);
+    kit.commit(all);
+    assert_eq!(kit.0.room(0), MAX_UNACKNOWLEDGED);
 }
 
 /// A broker that keeps to the protocol, on a wire that breaks.
@@ -328,6 +347,24 @@ struct Host {
 }
 
 impl Host {
+    fn new() -> Host {
+        let deliveries = Deliveries::new(1, Some([]), 100, None);
+        Host { deliveries, pipeline: VecDeque::new(), table: BTreeMap::new(), committed: Vec::new() }
+    }
+
+    /// Takes what waits into the pipeline.
+    fn read(&mut self, at_most: usize, batch: &mut MqttBatch) {
+        self.deliveries.read(at_most, 1_000_000, batch);
+        let mut settled = std::mem::take(&mut batch.settled);
+        self.pipeline.extend(batch.messages.drain(..).map(|m| (m, std::mem::take(&mut settled))));
+    }
+
+    /// The end of the process, and the next one.
+    fn die(&mut self) {
+        self.pipeline.clear();
+        self.deliveries = Deliveries::new(1, Some(self.table.clone()), 100, None);
+    }
+
     fn commit(&mut self, at_most: usize) {
         for (message, settled) in self.pipeline.drain(..self.pipeline.len().min(at_most)) {
             for id in settled {
@@ -358,8 +395,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
         next_id: 1,
         lowest_id,
     };
-    let deliveries = Deliveries::new(1, Some([]), 100, None);
-    let mut host = Host { deliveries, pipeline: VecDeque::new(), table: BTreeMap::new(), committed: Vec::new() };
+    let mut host = Host::new();
     let (mut down, mut up) = (VecDeque::new(), VecDeque::new());
     host.deliveries.connected(true);
     let mut batch = MqttBatch::default();
@@ -369,7 +405,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
         match roll(100) {
             0..30 => down.extend(broker.send()),
             30..60 => match down.pop_front() {
-                Some(ToClient::Publish(incoming)) => host.deliveries.receive(incoming).unwrap(),
+                Some(ToClient::Publish(incoming)) => host.deliveries.receive(incoming),
                 Some(ToClient::BarrierPassed) => host.deliveries.barrier_passed(),
                 None => {}
             },
@@ -382,9 +418,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
                 None => {}
             },
             75..85 => {
-                host.deliveries.read(1 + roll(5) as usize, 1_000, &mut batch);
-                let mut settled = std::mem::take(&mut batch.settled);
-                host.pipeline.extend(batch.messages.drain(..).map(|m| (m, std::mem::take(&mut settled))));
+                host.read(1 + roll(5) as usize, &mut batch);
             }
             85..96 => host.commit(1 + roll(6) as usize),
             96..98 if !calm => {
@@ -392,9 +426,7 @@ fn simulate(seed: u64, messages: u64, content: impl Fn(u64) -> u64, lowest_id: b
                 up.clear();
                 host.deliveries.disconnected();
                 if roll(3) == 0 {
-                    // The process dies.
-                    host.pipeline.clear();
-                    host.deliveries = Deliveries::new(1, Some(host.table.clone()), 100, None);
+                    host.die();
                 }
                 // What is committed while there is no connection.
                 host.commit(roll(3) as usize);
@@ -431,5 +463,46 @@ fn each_message_is_committed_once_and_in_order_whatever_breaks() {
 fn constant_telemetry_is_counted_right_although_packet_ids_come_again() {
     for seed in 0..200 {
         assert_eq!(simulate(seed, 600, |_| 1, false).len(), 600, "seed {seed}");
+    }
+}
+
+/// A broker that does not wait for acknowledgements has given all it holds to a connection that ends: all of it comes again
+/// marked, from the first message whose acknowledgement it has not seen. It answers no barrier, as the answer would come
+/// behind all that. Contents are the same, so that only packet ids tell messages apart.
+fn flood(unseen: usize, dies: bool) -> usize {
+    const ALL: usize = 250_000;
+    const BROKEN: usize = 120_000;
+    let mut host = Host::new();
+    let mut batch = MqttBatch::default();
+    let mut first = 0;
+    for (until, dup) in [(BROKEN, false), (ALL, true)] {
+        host.deliveries.connected(true);
+        let mut acknowledged = first;
+        for n in first..until {
+            // Packet ids of mosquitto, given when a message is queued.
+            host.deliveries.receive(publish((n % 65_535 + 1) as u16, dup, 7));
+            if n % 1_000 == 999 {
+                host.read(usize::MAX, &mut batch);
+                // Much of it is still owed when the connection ends.
+                let owed = if n + 1 == ALL { 0 } else { MAX_UNACKNOWLEDGED - 1_000 };
+                host.commit(host.pipeline.len().saturating_sub(owed));
+                acknowledged += std::iter::from_fn(|| host.deliveries.next_ack()).count();
+                host.deliveries.barrier_due();
+            }
+        }
+        host.deliveries.disconnected();
+        if dies {
+            host.die();
+        }
+        first = acknowledged - unseen;
+    }
+    assert!(host.table.len() <= 5 * MAX_UNACKNOWLEDGED, "{}", host.table.len());
+    host.committed.len()
+}
+
+#[test]
+fn packet_ids_that_come_twice_at_once_neither_lose_nor_double() {
+    for (unseen, dies) in [(0, false), (MAX_UNSEEN, false), (0, true), (MAX_UNSEEN, true)] {
+        assert_eq!(flood(unseen, dies), 250_000, "{unseen} acknowledgements unseen, {dies}");
     }
 }

@@ -130,7 +130,8 @@ fn launch(dir: &TempDir, port: u16, config: &str) -> Option<(Child, Receiver<Str
     let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"];
     let program = program.map(PathBuf::from).into_iter().find(|p| p.exists());
     let program = program.expect(MISSING);
-    let base = format!("listener {port} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type all\n");
+    let talk = if config.contains("log_type") { "" } else { "log_type all\n" };
+    let base = format!("listener {port} 127.0.0.1\nuser root\nlog_dest stderr\n{talk}");
     let anonymous = if config.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
     let config = config.replace("DIR", dir.path().to_str().unwrap());
     let file = dir.path().join("mosquitto.conf");

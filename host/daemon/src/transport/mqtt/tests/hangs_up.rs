@@ -62,7 +62,7 @@ fn greet(listener: &TcpListener, session_present: bool) -> TcpStream {
 }
 
 /// Reads one short packet.
-fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
+pub(super) fn read_packet(stream: &mut TcpStream) -> Vec<u8> {
     let mut packet = vec![0; 2];
     stream.read_exact(&mut packet).unwrap();
     assert!(packet[1] < 0x80, "a short packet");
