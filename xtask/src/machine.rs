@@ -42,6 +42,7 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
         reason: "publishes to it as others would",
     },
+    Package { name: "time", program: "time", need: Need::Test, reason: "says how much memory a run took at most" },
     Package { name: "chromium", program: "chromium", need: Need::Test, reason: "opens reports as people do" },
     Package { name: "chromium-driver", program: "chromedriver", need: Need::Test, reason: "drives it" },
     Package {
