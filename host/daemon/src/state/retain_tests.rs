@@ -237,7 +237,7 @@ fn what_a_pruned_log_keeps_for_ever_is_little_and_proves_what_is_left() {
         let proof = reader.inclusion_proof(0, size).unwrap();
         hb_log::tree::verify_inclusion(&leaf, 0, size, &proof, &root).unwrap();
     }
-    // Of what rolls the newest stays, and what the case was compared with; what somebody made stays.
+    // Of what rolls the newest stays, and what the case was compared with; all that somebody made stays.
     let kinds: Vec<String> = reader
         .entries(0, u64::MAX)
         .unwrap()
@@ -246,7 +246,8 @@ fn what_a_pruned_log_keeps_for_ever_is_little_and_proves_what_is_left() {
         .collect();
     let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
     assert_eq!(count("baseline.created somebody"), 20);
-    assert!(count("baseline.active ") < 20 && count("baseline.created rolling") < 10, "{}", count("baseline.active "));
+    // The last that a look sees stays too, until the log has been gone through: here two commits are a look.
+    assert!(count("baseline.active ") <= 101 && count("baseline.created rolling") < 10, "{kinds:?}");
     drop(reader);
     // A hash that stands for many is held against the root like any other.
     let txn = state.0.database().as_ref().unwrap().begin_write().unwrap();
