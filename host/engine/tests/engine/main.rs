@@ -17,6 +17,9 @@ use hb_engine::spec::{Caps, CheckSpec, EngineSpec, LatePolicy};
 use hb_log::hash::Hash;
 use proptest::prelude::*;
 
+mod reload;
+mod series;
+
 const SEC: i64 = NS_PER_SEC;
 
 /// DRIFT when the mean is more than 3 raw MADs off, FAIL in the second such window in a row; absence is DRIFT.
