@@ -441,7 +441,7 @@ fn check_leaves_no_file_behind_where_a_sink_would_write() {
 fn check_warns_of_a_rule_that_is_asked_about_nothing() {
     let hb = instance();
     let rule = "return { id = \"drift.hot\", version = \"1.0.0\", kind = \"rule\", about = \"Heat.\", \
-                applies_to = { \"temp*\" }, params = {}, judge = function(w: Window) return nil end }\n";
+                applies_to = { \"temp*\" }, params = {}, judge = function(_w, _b, _ctx) return nil end }\n";
     hb.write("mine/drift/hot.luau", rule);
     let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
     let (before, _) = config.split_once("checks:\n").unwrap();

@@ -198,7 +198,9 @@ mod tests {
         // A year before the end of time, moved by 31 years.
         let (fault, target) = Fault::parse("latency_spike", &[("delay_ms".into(), "1e12".into())]).unwrap();
         let mut last = records();
-        last.iter_mut().for_each(|r| r.time_ns += TIME_MAX_NS - 365 * 86_400 * NS_PER_SEC);
+        for record in &mut last {
+            record.time_ns += TIME_MAX_NS - 365 * 86_400 * NS_PER_SEC;
+        }
         let moved = fault.apply(&target, last, 7);
         assert!(moved.len() == 1_000 && moved.iter().all(|r| r.time_ns == TIME_MAX_NS));
     }

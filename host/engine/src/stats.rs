@@ -365,12 +365,15 @@ mod tests {
     fn huge_readings_have_a_spread() {
         let of = |values: &[f64]| {
             let (mut all, mut late) = (Moments::default(), Moments::default());
-            let (first, rest) = values.split_at(1);
-            first.iter().for_each(|v| all.push(*v));
-            rest.iter().for_each(|v| late.push(*v));
+            all.push(values[0]);
+            for &value in &values[1..] {
+                late.push(value);
+            }
             let mut merged = all;
             merged.merge(&late);
-            rest.iter().for_each(|v| all.push(*v));
+            for &value in &values[1..] {
+                all.push(value);
+            }
             assert_eq!((all.mean(), all.sd()), (merged.mean(), merged.sd()), "{values:?}");
             (all.mean(), all.sd())
         };
@@ -381,7 +384,9 @@ mod tests {
         let mut values = [f64::MIN, f64::MIN, f64::MAX, f64::MAX];
         assert_eq!(median_mad(&mut values), (0.0, f64::MAX));
         let mut q = Quantiles::default();
-        values.iter().for_each(|v| q.push(*v));
+        for value in values {
+            q.push(value);
+        }
         assert_eq!(q.at([0.0, 0.5, 1.0]), [f64::MIN, 0.0, f64::MAX]);
     }
 

@@ -94,7 +94,9 @@ fn a_series_that_a_new_baseline_brings_has_its_name_in_the_range() {
     assert_eq!(told.sources, ["s"]);
     let mut alone = Partition::restore(&snapshot, &world).unwrap();
     let mut out = Vec::new();
-    inputs.into_iter().for_each(|input| alone.apply(input, &world, &mut Simple, &mut out));
+    for input in inputs {
+        alone.apply(input, &world, &mut Simple, &mut out);
+    }
     assert!(bytes(&out).contains(&want));
 }
 
