@@ -438,6 +438,26 @@ fn check_leaves_no_file_behind_where_a_sink_would_write() {
 }
 
 #[test]
+fn check_warns_of_a_rule_that_is_asked_about_nothing() {
+    let hb = instance();
+    let rule = "return { id = \"drift.hot\", version = \"1.0.0\", kind = \"rule\", about = \"Heat.\", \
+                applies_to = { \"temp*\" }, params = {}, judge = function(_w, _b, _ctx) return nil end }\n";
+    hb.write("mine/drift/hot.luau", rule);
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    let (before, _) = config.split_once("checks:\n").unwrap();
+    let of = |metrics: &str| {
+        let check = format!("{{ id: hot, window_sec: 10, metrics: [{metrics}], rules: [{{ rule: drift.hot }}] }}");
+        hb.write("hb.yaml", &format!("{before}checks: [{check}]\npolicies_dir: ./mine\n"));
+        hb.done(&["check"]).stderr
+    };
+    let warned = of("rpm, speed");
+    assert!(warned.contains("rule `drift.hot` judges nothing here: it applies to `temp*` alone"), "{warned}");
+    assert!(warned.contains("hb.yaml:"), "it has a place: {warned}");
+    let content = of("rpm, \"*_inlet\"");
+    assert!(!content.contains("judges nothing"), "{content}");
+}
+
+#[test]
 fn a_policy_path_without_policies_is_a_mistake() {
     let hb = Hb::new();
     fs::create_dir(hb.path("empty")).unwrap();

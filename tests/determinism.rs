@@ -2,6 +2,8 @@
 
 use hb_engine::decision::Decision;
 
+use hb::state::{DecisionFilter, Options, State};
+
 use crate::support::hb::{Hb, PROGRAM, Plant, at, config, telemetry};
 
 /// Simulated seconds: with four pumps about 4,000 lines.
@@ -54,7 +56,8 @@ fn every_kind_of_trouble_was_there() {
 
 #[derive(Debug)]
 struct Run {
-    decisions: Vec<Vec<u8>>,
+    /// With the numbers of the inputs that closed their windows.
+    decisions: Vec<(u64, Vec<u8>)>,
     counters: Vec<(String, u64)>,
 }
 
@@ -62,6 +65,10 @@ impl Run {
     fn of(plant: Plant, telemetry: &str) -> Run {
         let hb = Hb::plant(plant, telemetry);
         hb.done(&["daemon", "--once"]);
-        Run { decisions: hb.decisions(PROGRAM), counters: hb.counters(PROGRAM) }
+        let state = State::open(&hb.path("state"), Options::default()).unwrap();
+        let rows = state.reader().unwrap().decisions(PROGRAM, "live", DecisionFilter::default()).unwrap();
+        let decisions = rows.map(Result::unwrap).map(|row| (row.seq, row.bytes)).collect();
+        drop(state);
+        Run { decisions, counters: hb.counters(PROGRAM) }
     }
 }

@@ -46,6 +46,23 @@ fn a_fail_packs_itself_and_the_pack_proves_it() {
 }
 
 #[test]
+fn the_pack_of_an_asset_at_its_cap_of_series_is_replayed() {
+    // A third reading on each line: of each asset one of three series is shed before the journal.
+    let text = telemetry(4, SECONDS).replace("\"temp_f\"", "\"load\":1,\"temp_f\"");
+    let hb = Hb::plant(Plant { evidence: true, ..Plant::default() }, &text);
+    let config = std::fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    hb.write("hb.yaml", &config.replace("limits: { ", "limits: { max_series: 2, "));
+    hb.done(&["daemon", "--once"]);
+    let quarantine = hb.json(&["quarantine", "list"]);
+    let refused = quarantine["refused"].as_array().unwrap();
+    let shed = refused.iter().find(|r| r["reason"] == "cap").map_or(0, |r| r["count"].as_u64().unwrap());
+    assert!(shed >= SECONDS, "{shed} samples were shed: {quarantine:#}");
+    let pack = first_pack(&hb);
+    let replayed = hb.done(&["replay", pack.to_str().unwrap()]);
+    assert!(replayed.stdout.starts_with("reproduced: decision "), "{replayed:#?}");
+}
+
+#[test]
 fn the_commands_of_verify_md_succeed() {
     let minisign = Command::new("minisign").arg("-v").stdin(Stdio::null()).output();
     assert!(minisign.is_ok(), "minisign is not installed: apt-get install minisign, or cargo xtask test");

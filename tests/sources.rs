@@ -1,12 +1,17 @@
 //! Several sources in one daemon: none speaks for another, and what two say of one asset is judged together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hb::config::{ConfigFile, Surroundings};
 use hb::generation::Generation;
+use hb::keys::Signer;
 use hb::pipeline::feed::{Feed, FeedLimits, Next};
+use hb::pipeline::record::{CommitLimits, LIVE, Recorder, cursor_name};
 use hb::pipeline::series::SeriesBook;
+use hb::pipeline::{Cursor, PipelineError};
+use hb::state::{Commit, Options, State, StateError};
 use hb_engine::decision::Decision;
 
 use crate::hostile::copy_folder;
@@ -149,12 +154,7 @@ fn frames_that_wait_in_front_of_the_engine_are_counted() {
     hb.write("telemetry.jsonl", &lines);
     hb.write("telemetry_schema.yaml", SCHEMA);
     hb.write("hb.yaml", &config(Plant::default()));
-    let surroundings = Surroundings {
-        plugins_dir: plugin("schema-map").folder.parent().map(PathBuf::from),
-        policies_dir: Some(repository().join("policies")),
-        ..Surroundings::default()
-    };
-    let file = ConfigFile::load(&hb.path("hb.yaml"), &surroundings).unwrap();
+    let file = ConfigFile::load(&hb.path("hb.yaml"), &surroundings()).unwrap();
     let unit = Generation::build(&file).unwrap().units.remove(0);
     let limits = FeedLimits { batch_frames: BATCH as u32, ..FeedLimits::of(&file.config) };
     let mut feed = Feed::start(&unit, &SeriesBook::default(), None, limits).unwrap();
@@ -167,6 +167,42 @@ fn frames_that_wait_in_front_of_the_engine_are_counted() {
     for left in (0..BATCHES).rev() {
         let Next::Batch(batch) = feed.next(deadline) else { panic!("{left} batches are missing") };
         assert_eq!((batch.frames.len() as u64, probe().waiting), (BATCH, left * BATCH));
+    }
+}
+
+#[test]
+fn what_another_hand_has_moved_on_is_not_stored_again() {
+    let hb = Hb::new();
+    hb.write("telemetry.jsonl", "");
+    hb.write("telemetry_schema.yaml", SCHEMA);
+    hb.write("hb.yaml", &config(Plant::default()));
+    let file = ConfigFile::load(&hb.path("hb.yaml"), &surroundings()).unwrap();
+    let generation = Generation::build(&file).unwrap();
+    let signer = Arc::new(Signer::init(&hb.path("state")).unwrap());
+    let state = State::open(&hb.path("state"), Options::default()).unwrap();
+    let limits = CommitLimits::of(&file.config, true);
+    let mut recorder = Recorder::open(state.clone(), Arc::clone(&signer), &generation, LIVE, limits).unwrap();
+    let at = |ordinal: u64| Cursor { v: 1, ordinal, ..Cursor::default() };
+    for ordinal in 1..4 {
+        recorder.seal("plant", at(ordinal));
+        recorder.commit().unwrap();
+    }
+    let cursors = vec![(cursor_name(LIVE, "plant"), hb_log::cbor::encode(&at(9)))];
+    state.commit(Commit { program: PROGRAM.into(), lane: LIVE.into(), cursors, ..Commit::default() }, &signer).unwrap();
+    recorder.seal("plant", at(4));
+    let error = recorder.commit().unwrap_err();
+    assert!(matches!(error, PipelineError::State(StateError::Duplicate { .. })), "{error}");
+    let stored = state.reader().unwrap().cursor(PROGRAM, &cursor_name(LIVE, "plant")).unwrap();
+    assert_eq!(stored, Some(hb_log::cbor::encode(&at(9))), "nothing was overwritten");
+    // Whoever starts again takes what is stored for the truth.
+    recorder.recover(&generation).unwrap();
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        plugins_dir: plugin("schema-map").folder.parent().map(PathBuf::from),
+        policies_dir: Some(repository().join("policies")),
+        ..Surroundings::default()
     }
 }
 

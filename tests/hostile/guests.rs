@@ -40,6 +40,21 @@ fn a_guest_that_dies_of_every_tenth_frame_loses_just_those() {
     assert!(list(&quarantine, "dead_letters").iter().all(|d| d["cause"].as_str().unwrap().contains("crashed")));
 }
 
+#[test]
+fn a_frame_that_came_out_otherwise_alone_gives_nothing() {
+    // Of this many frames one is looked at again; this guest is a function of the frame for its first one alone.
+    const PROBE_EVERY: u64 = 65_536;
+    let hb = with_plugins("{ mode: impure }");
+    copy_folder(&guest("hostile").folder, &hb.path("plugins/subject"));
+    let frames = PROBE_EVERY + 64;
+    hb.write("in.jsonl", &(0..frames).map(|i| format!("{i}\n")).collect::<String>());
+    assert_eq!(once(&hb), Counts { samples: frames - 1, rejects: 0, refused: 0, faults: 1 });
+    let quarantine = hb.json(&["quarantine", "list"]);
+    let [dead] = list(&quarantine, "dead_letters") else { panic!("{quarantine:#}") };
+    assert_eq!(dead["frame"], PROBE_EVERY.to_string());
+    assert!(dead["cause"].as_str().unwrap().contains("not a function of the frame"), "{dead:#}");
+}
+
 /// An instance with its own plugins: `subject` is its normalizer, at first the shipped one.
 fn with_plugins(settings: &str) -> Hb {
     let hb = Hb::new();

@@ -135,13 +135,7 @@ impl Setup {
         let file = ConfigFile::load(&dir.join("hb.yaml"), &Surroundings::of_process())
             .map_err(|d| anyhow::anyhow!(d.render(false)))?;
         let generation = Generation::build(&file).map_err(|d| anyhow::anyhow!(d.render(false)))?;
-        let l = &file.config.limits;
-        let limits = FeedLimits {
-            batch_frames: l.batch_frames,
-            batch_bytes: l.batch_bytes,
-            max_line_bytes: l.max_line_bytes,
-            max_frames: u64::MAX,
-        };
+        let limits = FeedLimits::of(&file.config);
         let baseline = Arc::new(learn(&generation, limits, &dir.join("learn.jsonl"))?);
         Ok(Setup { file, generation, limits, baseline })
     }
@@ -226,12 +220,7 @@ fn durable(setup: &Setup) -> Result<()> {
         ..Commit::default()
     };
     state.commit(commit, &signer)?;
-    let l = &setup.file.config.limits;
-    let limits = CommitLimits {
-        samples: l.commit_samples as usize,
-        age: Duration::from_millis(l.commit_ms.into()),
-        eager: false,
-    };
+    let limits = CommitLimits::of(&setup.file.config, false);
     let meter = Meter::start()?;
     let mut recorder = Recorder::open(state, Arc::new(signer), &setup.generation, "live", limits)?;
     let mut count = Count::default();

@@ -139,13 +139,18 @@ impl Writer {
         meta.metrics_sha256 = Some(hash);
         meta.start = self.span.map(|s| clock::rfc3339(s.0));
         meta.end = self.span.map(|s| clock::rfc3339(s.1));
-        if let Some(mut events) = self.events {
-            events.flush()?;
-            events.get_ref().sync_all()?;
-            fs::rename(self.dir.join(temporary(EVENTS)), self.dir.join(EVENTS))?;
-        }
         let text = serde_json::to_string_pretty(&meta)? + "\n";
         fs::write(self.dir.join(temporary(META)), text)?;
+        // A run that lay here before ends with its description: whoever is cut short leaves none to believe.
+        remove(&self.dir.join(META))?;
+        match self.events {
+            Some(mut events) => {
+                events.flush()?;
+                events.get_ref().sync_all()?;
+                fs::rename(self.dir.join(temporary(EVENTS)), self.dir.join(EVENTS))?;
+            }
+            None => remove(&self.dir.join(EVENTS))?,
+        }
         fs::rename(self.dir.join(temporary(METRICS)), self.dir.join(METRICS))?;
         // Last, so that a directory with a description is whole.
         fs::rename(self.dir.join(temporary(META)), self.dir.join(META))?;
@@ -158,6 +163,14 @@ impl Writer {
         self.metrics.write_all(self.line.as_bytes())?;
         self.line.clear();
         Ok(())
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -184,22 +197,27 @@ pub enum ReadError {
     },
 }
 
-/// Calls `each` with the records of a `metrics.csv`.
-pub fn read_metrics(path: &Path, mut each: impl FnMut(Record)) -> Result<(), ReadError> {
+/// Calls `each` with the records of a `metrics.csv`; returns the SHA-256 of the file.
+pub fn read_metrics(path: &Path, mut each: impl FnMut(Record)) -> Result<Hash, ReadError> {
     let failed = |source| ReadError::Io { path: path.to_owned(), source };
     let mut reader = BufReader::new(File::open(path).map_err(failed)?);
-    let (mut bytes, mut number) = (Vec::new(), 0);
+    let (mut bytes, mut number, mut hasher) = (Vec::new(), 0, Hasher::new());
     loop {
         bytes.clear();
         number += 1;
         let wrong = |what: String| ReadError::Line { path: path.to_owned(), line: number, what };
         let n = io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut bytes).map_err(failed)?;
         if n == 0 {
-            return if number == 1 { Err(wrong(format!("expected the header `{HEADER}`"))) } else { Ok(()) };
+            return if number == 1 {
+                Err(wrong(format!("expected the header `{HEADER}`")))
+            } else {
+                Ok(hasher.finalize())
+            };
         }
         if n > MAX_LINE_BYTES {
             return Err(wrong(format!("a line has at most {MAX_LINE_BYTES} bytes")));
         }
+        hasher.update(&bytes);
         let line = std::str::from_utf8(&bytes).map_err(|_| wrong("not UTF-8".into()))?.trim_end_matches(['\n', '\r']);
         if number == 1 {
             if line != HEADER {
@@ -372,6 +390,41 @@ mod tests {
             (1_500_000_000, 0.1, Some("1970-01-01T00:00:01.5Z"))
         );
         assert!(!dir.path().join(EVENTS).exists());
+    }
+
+    #[test]
+    fn a_second_run_leaves_nothing_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let def = SeriesDef::new("temp", "degC", SeriesKind::Gauge, []).unwrap();
+        let mut first = Writer::create(dir.path()).unwrap();
+        first.sample(&def, 0, 1.0).unwrap();
+        first.event(&serde_json::json!({ "kind": "alarm" })).unwrap();
+        let before = first.finish(RunMeta::default()).unwrap();
+        assert!(dir.path().join(EVENTS).exists());
+        let mut second = Writer::create(dir.path()).unwrap();
+        second.sample(&def, 0, 2.0).unwrap();
+        // Until it is finished the first one is whole.
+        assert_eq!(read_meta(dir.path()).unwrap(), before);
+        let meta = second.finish(RunMeta::default()).unwrap();
+        assert_ne!(meta.run_id, before.run_id);
+        assert_eq!(read_meta(dir.path()).unwrap(), meta);
+        assert!(!dir.path().join(EVENTS).exists(), "the events were those of the first run");
+        assert_eq!(Some(read_metrics(&dir.path().join(METRICS), |_| ()).unwrap()), meta.metrics_sha256);
+    }
+
+    #[test]
+    fn a_run_cut_short_at_its_end_leaves_no_description() {
+        let dir = tempfile::tempdir().unwrap();
+        let def = SeriesDef::new("temp", "degC", SeriesKind::Gauge, []).unwrap();
+        let mut first = Writer::create(dir.path()).unwrap();
+        first.sample(&def, 0, 1.0).unwrap();
+        first.finish(RunMeta::default()).unwrap();
+        let mut second = Writer::create(dir.path()).unwrap();
+        second.sample(&def, 0, 2.0).unwrap();
+        // Its metrics cannot take the place of the first ones: it ends there, as if it were killed.
+        fs::remove_file(dir.path().join(temporary(METRICS))).unwrap();
+        second.finish(RunMeta::default()).unwrap_err();
+        assert!(read_meta(dir.path()).is_err(), "metrics of one run under the description of another");
     }
 
     #[test]

@@ -142,20 +142,20 @@ fn gather(reader: &Reader, case: &Case) -> Result<Files, PipelineError> {
     if made.inputs.len() > PACK_SAMPLES_MAX {
         return Err(PipelineError::corrupt("journal range", format!("{} inputs", made.inputs.len())));
     }
-    let names_told = made.names()?;
+    let world = made.world(reader)?;
+    let names_told = made.names(&world)?;
     let mut files = Files::new();
     let mut put = |name: &str, content: Vec<u8>| files.insert(name.to_owned(), content);
     put(names::DECISION, made.bytes.clone());
     put(DECISION_JSON, json(&made.decision));
     put(names::JOURNAL, cbor::encode(&made.inputs));
     put(ENVIRONMENT, json(&environment()));
-    put_generations(reader, &made.decision, &names_told, &mut put)?;
+    put_generations(reader, &made.decision, &world, &mut put)?;
     put(names::SERIES, cbor::encode(&names_told.series));
     put(names::METRICS, metrics(&names_told, &made.inputs)?);
     let packed = packed_frames(reader, case, &made, &ordinals(&names_told, made.inputs.iter()))?;
     put(names::RAW_SLICE, raw_slice(&packed).into_bytes());
     put(names::FRAMES, cbor::encode(&packed));
-    let world = made.world(reader, &names_told)?;
     put_report(case, &history(reader, case, &made)?, &made.watch(reader, &world)?, &world, &mut put);
     put(names::STATE_BEFORE, made.state_before);
     Ok(files)
@@ -244,7 +244,12 @@ fn faults(
 }
 
 /// Generations with their plugins, settings and policies, and the baselines.
-fn put_generations(reader: &Reader, decision: &Decision, told: &Names, put: &mut Put<'_>) -> Result<(), PipelineError> {
+fn put_generations(
+    reader: &Reader,
+    decision: &Decision,
+    world: &World,
+    put: &mut Put<'_>,
+) -> Result<(), PipelineError> {
     let blob = |hash: Hash, what: &str| -> Result<Vec<u8>, PipelineError> {
         reader.blob(&hash)?.ok_or_else(|| PipelineError::corrupt(what, hash))
     };
@@ -276,7 +281,7 @@ fn put_generations(reader: &Reader, decision: &Decision, told: &Names, put: &mut
             put(&format!("{dir}{name}"), blob(file, "config")?);
         }
     }
-    for &hash in &told.baselines {
+    for &hash in world.baselines.keys() {
         put(&baseline_path(hash), blob(hash, "baseline")?);
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ciborium::Value;
 use hb_engine::judge::RuleUse;
+use hb_engine::series::globs_meet;
 use hb_engine::spec::{CheckSpec, EngineSpec};
 use hb_log::cbor;
 use hb_log::hash::Hash;
@@ -143,6 +144,26 @@ impl Generation {
         let files = config_files(file, &mut blobs);
         let generation = Generation::name(config.program.to_string(), spec, units, blobs, files);
         Ok(Generation { routes: Routes::of(config), ..generation })
+    }
+
+    /// What is allowed and makes no sense: a rule that is asked about none of its check's metrics. `file` is the config it
+    /// was built from.
+    pub fn warnings(&self, file: &ConfigFile) -> Diagnostics {
+        let mut found = Diagnostics::new();
+        for (i, check) in self.spec.checks.iter().enumerate() {
+            for (j, rule) in check.rules.iter().enumerate() {
+                let meets = |metric: &String| rule.applies_to.iter().any(|other| globs_meet(metric, other));
+                if !check.metrics.iter().any(meets) {
+                    let (id, applies) = (&rule.rule, rule.applies_to.join("`, `"));
+                    let message = format!("rule `{id}` judges nothing here: it applies to `{applies}` alone");
+                    let d = Diagnostic::warning(Area::Config, message)
+                        .at(file.place(&format!("checks[{i}].rules[{j}].rule")));
+                    let help = format!("remove it from check `{}`, or let `metrics` have what it applies to", check.id);
+                    found.push(d.help(help));
+                }
+            }
+        }
+        found
     }
 
     /// The same judgement of other sources: an offline run's artifacts instead of the config's.

@@ -1,14 +1,14 @@
 //! Re-executes the decision of an evidence pack, from the pack alone: normalizer, engine and rules, compared byte for
 //! byte. The first stage that differs is named with both values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hb_engine::ENGINE_VERSION;
 use hb_engine::decision::Decision;
 use hb_engine::engine::Effect;
 use hb_engine::partition::{Names, Partition, PartitionInput, World};
-use hb_engine::series::SeriesDef;
+use hb_engine::series::{SeriesDef, SeriesKind};
 use hb_engine::spec::EngineSpec;
 use hb_log::bag::Files;
 use hb_log::cbor;
@@ -92,7 +92,6 @@ pub fn replay(files: &Files) -> Result<Replayed, ReplayError> {
         return Err(ReplayError::Version { found: decision.engine });
     }
     let inputs: Vec<PartitionInput> = pack.cbor(names::JOURNAL)?;
-    let specs = pack.specs(&decision)?;
     let mut replayed = Replayed {
         reproduced: false,
         recorded_faults: 0,
@@ -101,9 +100,10 @@ pub fn replay(files: &Files) -> Result<Replayed, ReplayError> {
         decision: Hash::of(bytes),
         difference: None,
     };
-    replayed.difference = normalize_again(&pack, &decision, &specs, &inputs, &mut replayed)?;
+    let world = pack.world(&decision)?;
+    replayed.difference = normalize_again(&pack, &decision, &world, &inputs, &mut replayed)?;
     if replayed.difference.is_none() {
-        replayed.difference = decide_again(&pack, &decision, &specs, inputs)?;
+        replayed.difference = decide_again(&pack, &decision, &world, inputs)?;
     }
     replayed.reproduced = replayed.difference.is_none();
     Ok(replayed)
@@ -135,28 +135,29 @@ pub fn look(files: &Files) -> Result<Look, ReplayError> {
     }
     let inputs: Vec<PartitionInput> = pack.cbor(names::JOURNAL)?;
     let world = pack.world(&decision)?;
-    let (state, told) = (pack.state(&world)?, pack.names(&inputs)?);
+    let (state, told) = (pack.state(&world)?, pack.names(&inputs, &world)?);
     let judge_of = |hash: &Hash| pack.policies(world.specs.get(hash));
     let seen = watch(state, &inputs, &decision, &world, &judge_of)?;
     Ok(Look { id: Hash::of(bytes), decision, told, inputs, world, seen })
 }
 
-/// A recorded or computed sample of the asset.
+/// A recorded or computed sample of the asset. A series is compared by its name: its kind is the plugin's word, or that of
+/// the baseline that expected it, and files of samples have none.
 type Row = (u64, SeriesDef, i64, u64);
 
 /// Runs the packed frames through the packed normalizers and compares with the samples in the journal.
 fn normalize_again(
     pack: &Pack<'_>,
     decision: &Decision,
-    specs: &BTreeMap<Hash, Arc<EngineSpec>>,
+    world: &World,
     inputs: &[PartitionInput],
     replayed: &mut Replayed,
 ) -> Result<Option<Difference>, ReplayError> {
     let frames: BTreeMap<String, Vec<PackedFrame>> = pack.cbor(names::FRAMES)?;
-    let mut recorded = recorded_rows(pack, inputs)?;
+    let mut recorded = recorded_rows(pack, world, inputs)?;
     let host = Host::new(HostOptions::default())
         .map_err(|e| ReplayError::Plugin { plugin: "runtime".into(), what: format!("{e:#}") })?;
-    let label = |asset_of: &SeriesDef| specs.values().any(|s| asset_of.asset(&s.asset_label) == decision.asset);
+    let label = |asset_of: &SeriesDef| world.specs.values().any(|s| asset_of.asset(&s.asset_label) == decision.asset);
     for (source, packed) in &frames {
         let want = recorded.remove(source).unwrap_or_default();
         replayed.frames += packed.len() as u64;
@@ -167,14 +168,14 @@ fn normalize_again(
             let unit: UnitRecord = pack.cbor(&unit_path(source, run[0].unit))?;
             got.extend(run_normalizer(pack, &host, &unit.normalizer, run)?);
         }
-        got.retain(|row| label(&row.1));
-        if let Some((recorded, computed)) = first_difference(&want, &got) {
+        got.retain(|row| label(&row.1) && !want.sheds(row));
+        if let Some((recorded, computed)) = first_difference(&want.rows, &got) {
             let what = format!("samples of source {source}");
             return Ok(Some(Difference { stage: "normalizer", what, recorded, computed }));
         }
     }
     match recorded.into_iter().next() {
-        Some((source, rows)) if !rows.is_empty() => Ok(Some(Difference {
+        Some((source, Recorded { rows, .. })) if !rows.is_empty() => Ok(Some(Difference {
             stage: "normalizer",
             what: format!("frames of source {source}"),
             recorded: format!("{} samples", rows.len()),
@@ -213,19 +214,60 @@ fn show(row: Option<&Row>) -> String {
     )
 }
 
-fn recorded_rows(pack: &Pack<'_>, inputs: &[PartitionInput]) -> Result<BTreeMap<String, Vec<Row>>, ReplayError> {
-    let told = pack.names(inputs)?;
-    let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+/// What the journal has of a source.
+#[derive(Default)]
+struct Recorded {
+    rows: Vec<Row>,
+    /// The frames behind which the asset was at its cap, with the series that had a number: samples of others were shed
+    /// before the journal.
+    full: BTreeMap<u64, Arc<BTreeSet<SeriesDef>>>,
+}
+
+impl Recorded {
+    /// Whether a computed sample was shed.
+    fn sheds(&self, row: &Row) -> bool {
+        self.full.get(&row.0).is_some_and(|numbered| !numbered.contains(&row.1))
+    }
+}
+
+fn recorded_rows(
+    pack: &Pack<'_>,
+    world: &World,
+    inputs: &[PartitionInput],
+) -> Result<BTreeMap<String, Recorded>, ReplayError> {
+    let told = pack.names(inputs, world)?;
+    let mut state = pack.state(world)?;
+    let numbered = |state: &Partition| {
+        let known = told.series.iter().take(state.series_len());
+        state.is_full().then(|| Arc::new(known.map(unkinded).collect::<BTreeSet<SeriesDef>>()))
+    };
+    let mut full = numbered(&state);
+    let mut recorded: BTreeMap<String, Recorded> = BTreeMap::new();
     let unknown = || ReplayError::File { path: names::JOURNAL.into(), what: "a sample of an unknown series".into() };
     for input in inputs {
-        if let PartitionInput::Sample(s) = input {
-            let source = told.sources.get(s.source as usize).ok_or_else(unknown)?;
-            let def = told.series.get(s.series as usize).ok_or_else(unknown)?;
-            let row = (s.ordinal, def.clone(), s.time_ns, s.value.to_bits());
-            rows.entry(source.clone()).or_default().push(row);
-        }
+        let s = match input {
+            PartitionInput::Sample(s) => s,
+            PartitionInput::Wake(_) | PartitionInput::Seal(_) => continue,
+            naming => {
+                state.learn(naming.clone(), world);
+                full = numbered(&state);
+                continue;
+            }
+        };
+        let source = told.sources.get(s.source as usize).ok_or_else(unknown)?;
+        let def = told.series.get(s.series as usize).ok_or_else(unknown)?;
+        let of_source = recorded.entry(source.clone()).or_default();
+        of_source.rows.push((s.ordinal, unkinded(def), s.time_ns, s.value.to_bits()));
+        match &full {
+            Some(numbered) => of_source.full.insert(s.ordinal, Arc::clone(numbered)),
+            None => of_source.full.remove(&s.ordinal),
+        };
     }
-    Ok(rows)
+    Ok(recorded)
+}
+
+fn unkinded(def: &SeriesDef) -> SeriesDef {
+    SeriesDef { kind: SeriesKind::default(), ..def.clone() }
 }
 
 fn run_normalizer(
@@ -254,7 +296,7 @@ fn run_normalizer(
         let Some(def) = defs.get(outcome.series[k] as usize) else { continue };
         // A recorded fault took this frame away, whether or not it comes again.
         if packed[frame].fault.is_none() {
-            rows.push((packed[frame].ordinal, def.clone(), outcome.time_ns[k], outcome.value[k].to_bits()));
+            rows.push((packed[frame].ordinal, unkinded(def), outcome.time_ns[k], outcome.value[k].to_bits()));
         }
     }
     Ok(rows)
@@ -264,19 +306,18 @@ fn run_normalizer(
 fn decide_again(
     pack: &Pack<'_>,
     decision: &Decision,
-    specs: &BTreeMap<Hash, Arc<EngineSpec>>,
+    world: &World,
     inputs: Vec<PartitionInput>,
 ) -> Result<Option<Difference>, ReplayError> {
-    let world = pack.world(decision)?;
-    let mut partition = pack.state(&world)?;
+    let mut partition = pack.state(world)?;
     let first = decision.generations.first().copied().unwrap_or(Hash::ZERO);
-    let mut judge = pack.policies(specs.get(&first))?;
+    let mut judge = pack.policies(world.specs.get(&first))?;
     let mut effects = Vec::new();
     for input in inputs {
         if let PartitionInput::Generation(hash) = &input {
-            judge = pack.policies(specs.get(hash))?;
+            judge = pack.policies(world.specs.get(hash))?;
         }
-        partition.apply(input, &world, &mut judge, &mut effects);
+        partition.apply(input, world, &mut judge, &mut effects);
     }
     let same = |d: &Decision| d.check == decision.check && d.end_ns == decision.end_ns;
     let computed = effects.into_iter().rev().find_map(|e| match e {
@@ -364,11 +405,9 @@ impl Pack<'_> {
     }
 
     /// Names that the inputs speak of by number.
-    fn names(&self, inputs: &[PartitionInput]) -> Result<Names, ReplayError> {
+    fn names(&self, inputs: &[PartitionInput], world: &World) -> Result<Names, ReplayError> {
         let wrong = |what: String| ReplayError::File { path: names::STATE_BEFORE.into(), what };
-        let mut told = Names::of(self.file(names::STATE_BEFORE)?).map_err(|e| wrong(e.to_string()))?;
-        told.learn(inputs);
-        Ok(told)
+        Names::of_range(self.file(names::STATE_BEFORE)?, inputs, world).map_err(|e| wrong(e.to_string()))
     }
 
     fn policies(&self, spec: Option<&Arc<EngineSpec>>) -> Result<PolicySet, ReplayError> {

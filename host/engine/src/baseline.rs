@@ -10,9 +10,10 @@ use crate::judge::BaselineRow;
 use crate::series::SeriesDef;
 use crate::stats::{Moments, median_mad, sorted_quantile};
 
-/// Most values of one series that enter a baseline: 4 million are 32 MB and a month at 1.5 Hz. Beyond it every other
-/// value is dropped, again and again, which keeps the whole span covered.
-pub const MAX_VALUES: usize = 4_000_000;
+/// Most values of all series together that are gathered: 2 million are 32 MB with their times, at most twice that while
+/// their vectors grow, and half as much again while the longest series is summed up. Beyond it the series with the most
+/// values lose every other one, again and again, which keeps the whole span covered and each series seen.
+pub const VALUES_MAX: usize = 2 << 20;
 
 /// Reference statistics of a set of series. Immutable once made; named by its hash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,16 +61,18 @@ impl Baseline {
     }
 }
 
-/// Gathers samples and makes a [`Baseline`] of them.
+/// Gathers samples and makes a [`Baseline`] of them, in bounded memory.
 #[derive(Debug)]
 pub struct Builder {
     series: BTreeMap<SeriesDef, Gathered>,
+    /// Values of all series.
+    held: usize,
     values_max: usize,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder { series: BTreeMap::new(), values_max: MAX_VALUES }
+        Builder { series: BTreeMap::new(), held: 0, values_max: VALUES_MAX }
     }
 }
 
@@ -86,34 +89,34 @@ impl Builder {
         Self::default()
     }
 
-    /// A builder that keeps at most so many values of a series, evenly over the whole span.
-    pub fn bounded(values_max: usize) -> Self {
-        Builder { values_max: values_max.clamp(2, MAX_VALUES), ..Self::default() }
-    }
-
-    /// Series seen so far.
-    pub fn series_len(&self) -> usize {
-        self.series.len()
-    }
-
     /// Adds one sample.
     pub fn push(&mut self, series: &SeriesDef, t: i64, value: f64) {
+        if self.held >= self.values_max {
+            self.thin_out();
+        }
         let g = match self.series.get_mut(series) {
             Some(g) => g,
             None => self.series.entry(series.clone()).or_insert(Gathered { stride: 1, ..Gathered::default() }),
         };
         if g.seen % g.stride == 0 {
-            if g.samples.len() >= self.values_max {
-                let mut keep = false;
-                g.samples.retain(|_| {
-                    keep = !keep;
-                    keep
-                });
-                g.stride *= 2;
-            }
             g.samples.push((t, value));
+            self.held += 1;
         }
         g.seen += 1;
+    }
+
+    /// Takes every other value from the series that have more than half of what the longest has.
+    fn thin_out(&mut self) {
+        let most = self.series.values().map(|g| g.samples.len()).max().unwrap_or(0);
+        for g in self.series.values_mut().filter(|g| g.samples.len() > most / 2) {
+            self.held -= g.samples.len() / 2;
+            let mut keep = false;
+            g.samples.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            g.stride *= 2;
+        }
     }
 
     /// Whether nothing was added.
@@ -132,18 +135,18 @@ impl Builder {
                 start_ns = start_ns.min(first.0);
                 end_ns = end_ns.max(last.0);
             }
-            series.push(SeriesBaseline { series: def, values: columns(&gathered.samples) });
+            series.push(SeriesBaseline { series: def, values: columns(gathered.samples) });
         }
         Baseline { v: Baseline::V, start_ns, end_ns, sources, series }
     }
 }
 
-fn columns(samples: &[(i64, f64)]) -> BaselineRow {
+fn columns(samples: Vec<(i64, f64)>) -> BaselineRow {
+    let mut values: Vec<f64> = samples.into_iter().map(|s| s.1).collect();
     let mut moments = Moments::default();
-    for s in samples {
-        moments.push(s.1);
+    for &value in &values {
+        moments.push(value);
     }
-    let mut values: Vec<f64> = samples.iter().map(|s| s.1).collect();
     let (median, mad) = median_mad(&mut values);
     let [p01, p05, p95, p99] = [0.01, 0.05, 0.95, 0.99].map(|q| sorted_quantile(&values, q));
     let m = &moments;
@@ -176,13 +179,34 @@ mod tests {
     #[test]
     fn too_many_values_keep_the_whole_span() {
         let mut b = Builder::new();
-        let n = MAX_VALUES as i64 + MAX_VALUES as i64 / 2;
+        let n = VALUES_MAX as i64 + VALUES_MAX as i64 / 2;
         for t in 0..n {
             b.push(&def("long"), t, t as f64);
         }
         let base = b.build(vec![]);
         let row = base.series[0].values;
-        assert!(row[0] <= MAX_VALUES as f64 && row[0] > MAX_VALUES as f64 / 4.0);
+        assert!(row[0] <= VALUES_MAX as f64 && row[0] > VALUES_MAX as f64 / 4.0);
         assert!((row[5] / n as f64 - 0.5).abs() < 0.01, "the median stays in the middle");
+    }
+
+    #[test]
+    fn many_series_share_the_room_and_each_keeps_its_span() {
+        let mut b = Builder { values_max: 1_000, ..Builder::default() };
+        let defs: Vec<SeriesDef> = (0..20).map(|i| def(&format!("m{i:02}"))).collect();
+        for t in 0..10_000 {
+            for (i, def) in defs.iter().enumerate() {
+                // The last ones are rare.
+                if i < 15 || t % 500 == 0 {
+                    b.push(def, t, t as f64);
+                }
+            }
+            assert!(b.held <= 1_000 && b.held == b.series.values().map(|g| g.samples.len()).sum::<usize>());
+        }
+        let base = b.build(vec![]);
+        for (i, s) in base.series.iter().enumerate() {
+            let (count, min, max, median) = (s.values[0], s.values[3], s.values[4], s.values[5]);
+            assert!(if i < 15 { count >= 28.0 } else { count == 20.0 }, "{i}: {count} values");
+            assert!(min == 0.0 && max >= 9_500.0 && (4_500.0..5_500.0).contains(&median), "{i}: {min} {median} {max}");
+        }
     }
 }

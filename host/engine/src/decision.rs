@@ -67,7 +67,8 @@ impl Severity {
     }
 }
 
-/// Operating mode of the asset.
+/// Operating mode of the asset. Nothing in this release sets one: each decision is made in [`Mode::Nominal`]. The others
+/// are the words that policies and readers of decisions will meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {

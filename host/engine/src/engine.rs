@@ -75,7 +75,7 @@ pub struct Samples<'a> {
     pub value: &'a [f64],
 }
 
-/// Why a sample did not enter a window.
+/// Why a sample did not enter each window that its time belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
@@ -103,6 +103,8 @@ impl Refusal {
 pub enum Effect {
     /// A check was decided.
     Decision {
+        /// Number of the input that closed the window; 0 of a partition that is fed alone.
+        seq: u64,
         /// SHA-256 of `bytes`.
         hash: Hash,
         /// The decision.
@@ -112,7 +114,7 @@ pub enum Effect {
         /// The inputs since its snapshot: of a new FAIL, and of every decision of an asset that is traced.
         trace: Option<Vec<PartitionInput>>,
     },
-    /// A sample did not enter a window.
+    /// A sample did not enter each window that its time belongs to.
     Refused {
         /// Why.
         why: Refusal,
@@ -294,6 +296,7 @@ impl Engine {
                 self.spec = spec;
                 self.routes.clear();
                 self.broadcast(&PartitionInput::Generation(hash), judge, &mut out);
+                self.forget_replaced();
             }
             Input::Baseline { tag, baseline } => {
                 self.core.seq += 1;
@@ -309,6 +312,7 @@ impl Engine {
                 self.broadcast(&PartitionInput::Baseline(tag.to_owned(), named), judge, &mut out);
                 // A baseline may give numbers to series it expects.
                 self.routes.clear();
+                self.forget_replaced();
             }
             Input::Seal { source } => {
                 self.core.seq += 1;
@@ -349,7 +353,7 @@ impl Engine {
                 let before = out.len();
                 let sample = Sample { source, series, ordinal: s.ordinal[k], time_ns: s.time_ns[k], value: s.value[k] };
                 self.partitions[p].apply_sample(sample, judge, out);
-                self.count_decisions(&out[before..]);
+                self.number_decisions(&mut out[before..]);
                 if let Some(mark) = self.partitions[p].mark(source) {
                     tick = Some(self.follow(s.source, tick, mark, judge, out));
                 }
@@ -429,8 +433,7 @@ impl Engine {
                 let known = known.map(|&p| p as usize);
                 let p = known.unwrap_or_else(|| self.create(&asset, judge, out));
                 let partition = &self.partitions[p];
-                let full = partition.series_len() >= self.spec.caps.max_series as usize;
-                match (partition.find_series(&def), full) {
+                match (partition.find_series(&def), partition.is_full()) {
                     (None, true) => Route::Shed,
                     (found, _) => {
                         let local_source = self.partitions[p].find_source(source);
@@ -486,11 +489,24 @@ impl Engine {
     fn feed(&mut self, partition: usize, input: PartitionInput, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
         let before = out.len();
         self.partitions[partition].apply(input, &self.world, judge, out);
-        self.count_decisions(&out[before..]);
+        self.number_decisions(&mut out[before..]);
     }
 
-    fn count_decisions(&mut self, effects: &[Effect]) {
-        self.decisions_since += effects.iter().filter(|e| matches!(e, Effect::Decision { .. })).count() as u64;
+    #[inline]
+    fn number_decisions(&mut self, effects: &mut [Effect]) {
+        for effect in effects {
+            if let Effect::Decision { seq, .. } = effect {
+                *seq = self.core.seq;
+                self.decisions_since += 1;
+            }
+        }
+    }
+
+    /// Lets go of generations and baselines that nothing names any more: a baseline that rolls is another one each hour.
+    fn forget_replaced(&mut self) {
+        let Core { generation, baselines, .. } = &self.core;
+        self.world.specs.retain(|hash, _| *generation == Some(*hash));
+        self.world.baselines.retain(|hash, _| baselines.values().any(|named| named.hash == *hash));
     }
 
     fn broadcast(&mut self, input: &PartitionInput, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
@@ -551,3 +567,6 @@ impl Engine {
         out.push(Effect::Checkpoint { seq: self.core.seq, bytes: cbor::encode(&self.core) });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::NS_PER_SEC;
 use crate::series::glob;
+use crate::{NS_PER_SEC, TIME_MAX_NS};
 
 /// One normalized record: a row of `metrics.csv`.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,8 @@ pub struct Record {
 /// What is done to the records.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// Event times of records in the span move later by `delay_ms`, as if they had waited in a queue.
+    /// Event times of records in the span move later by `delay_ms`, as if they had waited in a queue, but not beyond the
+    /// times that hb reads.
     LatencySpike {
         /// Delay in ms.
         delay_ms: f64,
@@ -38,7 +39,7 @@ pub enum Fault {
         /// New name.
         rename_to: String,
     },
-    /// Values get an offset, a factor and noise.
+    /// Values get an offset, a factor and noise; what becomes too large for a number becomes the largest one.
     ValueCorruption {
         /// Added, in the record's unit.
         offset: f64,
@@ -78,6 +79,11 @@ impl Fault {
             }
         };
         let (from, to) = (number("from", 0.0, 0.0, 1.0)?, number("to", 1.0, 0.0, 1.0)?);
+        if from > to {
+            return Err(format!(
+                "parameter from is {from} and to is {to}: nothing lies between; from must not be above to"
+            ));
+        }
         let any = f64::MAX;
         let mut fault = match name {
             "latency_spike" => Fault::LatencySpike { delay_ms: number("delay_ms", 500.0, 0.0, 1e12)? },
@@ -113,13 +119,18 @@ impl Fault {
                 continue;
             }
             match self {
-                Fault::LatencySpike { delay_ms } => record.time_ns += (delay_ms * 1e-3 * NS_PER_SEC as f64) as i64,
+                Fault::LatencySpike { delay_ms } => {
+                    let delay_ns = (delay_ms * 1e-3 * NS_PER_SEC as f64) as i64;
+                    // What lies beyond already stays where it is.
+                    record.time_ns = record.time_ns.saturating_add(delay_ns).min(TIME_MAX_NS.max(record.time_ns));
+                }
                 Fault::PacketLoss { rate } if random.unit() < *rate => continue,
                 Fault::PacketLoss { .. } => {}
                 Fault::SchemaChange { rename_to } if rename_to.is_empty() => continue,
                 Fault::SchemaChange { rename_to } => rename_to.clone_into(&mut record.metric),
                 Fault::ValueCorruption { offset, factor, noise } => {
-                    record.value = record.value * factor + offset + noise * (2.0 * random.unit() - 1.0);
+                    let damaged = record.value * factor + offset + noise * (2.0 * random.unit() - 1.0);
+                    record.value = damaged.clamp(f64::MIN, f64::MAX);
                 }
             }
             out.push(record);
@@ -179,9 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_damaged_stays_readable() {
+        let huge = run("value_corruption", &[("factor", "1e308"), ("offset", "1e308")]);
+        assert!(huge.iter().all(|r| r.value == f64::MAX));
+        let low = run("value_corruption", &[("factor", "-1e308"), ("offset", "-1e308"), ("noise", "1e308")]);
+        assert!(low.iter().all(|r| r.value.is_finite() && r.value < -9e307));
+        // A year before the end of time, moved by 31 years.
+        let (fault, target) = Fault::parse("latency_spike", &[("delay_ms".into(), "1e12".into())]).unwrap();
+        let mut last = records();
+        for record in &mut last {
+            record.time_ns += TIME_MAX_NS - 365 * 86_400 * NS_PER_SEC;
+        }
+        let moved = fault.apply(&target, last, 7);
+        assert!(moved.len() == 1_000 && moved.iter().all(|r| r.time_ns == TIME_MAX_NS));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert!(Fault::parse("melt", &[]).unwrap_err().contains("latency_spike"));
         assert!(Fault::parse("packet_loss", &[("rate".into(), "2".into())]).unwrap_err().contains("from 0 to 1"));
         assert!(Fault::parse("packet_loss", &[("rat".into(), "1".into())]).unwrap_err().contains("`rat`"));
+        let nothing = [("from".into(), "0.8".into()), ("to".into(), "0.2".into())];
+        assert!(Fault::parse("packet_loss", &nothing).unwrap_err().contains("from is 0.8 and to is 0.2"));
     }
 }

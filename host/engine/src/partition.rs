@@ -18,9 +18,11 @@ use crate::series::{PartitionKey, SeriesDef};
 use crate::spec::{CheckSpec, EngineSpec, LatePolicy};
 use crate::window::Grid;
 
+mod names;
 mod range;
 mod verdict;
 
+pub use names::Names;
 use range::Range;
 
 /// Distinct event times that must follow a jump before it is believed: one wrong clock reading is an error, three in
@@ -161,6 +163,22 @@ struct RuleState {
     values: Vec<f64>,
 }
 
+impl Windows {
+    /// Keeps what windows of `keep` steps need from now on. What was forgotten for shorter ones is not there: a longer
+    /// one that would need it is not judged.
+    fn resize(&mut self, keep: usize) {
+        if let Some(next) = self.next_end
+            && keep > self.grid.keep()
+        {
+            self.first_ns = self.first_ns.max(self.grid.oldest_kept(next));
+        }
+        self.grid.keep_steps(keep);
+        if let Some(next) = self.next_end {
+            self.grid.forget_before(self.grid.oldest_kept(next));
+        }
+    }
+}
+
 impl Partition {
     const V: u8 = 1;
 
@@ -246,6 +264,11 @@ impl Partition {
         self.series.len()
     }
 
+    /// Whether a series that is not known is shed.
+    pub fn is_full(&self) -> bool {
+        self.series.len() >= self.spec.caps.max_series as usize
+    }
+
     /// Newest accepted event time of a source, ns.
     pub fn mark(&self, source: u32) -> Option<i64> {
         self.sources.get(source as usize).and_then(|s| s.mark)
@@ -280,6 +303,14 @@ impl Partition {
                 let until = now.saturating_sub(self.spec.idle_ns).saturating_sub(self.spec.lateness_ns);
                 self.close_until(until, judge, out);
             }
+            PartitionInput::Seal(source) => self.seal(source, judge, out),
+            naming => self.learn(naming, world),
+        }
+    }
+
+    /// Takes an input that names something: a source, a series, a generation, a baseline. Nothing is judged by it.
+    pub fn learn(&mut self, input: PartitionInput, world: &World) {
+        match input {
             PartitionInput::Source { name, clock_ns } => {
                 self.sources.push(Source { name, mark: None, clock_ns, is_sealed: false, held: Vec::new() });
             }
@@ -295,7 +326,7 @@ impl Partition {
                 };
                 self.plan(world);
             }
-            PartitionInput::Seal(source) => self.seal(source, judge, out),
+            PartitionInput::Sample(..) | PartitionInput::Wake(..) | PartitionInput::Seal(..) => {}
         }
     }
 
@@ -349,10 +380,11 @@ impl Partition {
         }
     }
 
-    /// Files a sample whose time is believed, then judges what it completes. It is refused when no window took it.
+    /// Files a sample whose time is believed, then judges what it completes. It is refused when one grid does not take
+    /// it: what is too late for windows of a second may be in time for those of an hour, and is lost to the former.
     fn accept(&mut self, sample: Sample, judge: &mut dyn Judge, out: &mut Vec<Effect>) {
         let (t, series) = (sample.time_ns, sample.series as usize);
-        let (mut refusal, mut is_filed) = (None, false);
+        let mut refusal = None;
         for w in &mut self.grids {
             let judged = w.next_end.map_or(i64::MIN, |end| end.saturating_sub(w.grid.step_ns()));
             if w.next_end.is_none() {
@@ -367,10 +399,9 @@ impl Partition {
                 refusal = Some(Refusal::Cap);
             } else {
                 w.grid.push(series, t, sample.value);
-                is_filed = true;
             }
         }
-        if let Some(why) = refusal.filter(|_| !is_filed) {
+        if let Some(why) = refusal {
             self.refuse(why, &[sample], out);
         }
         self.series[series].seen = true;
@@ -481,7 +512,7 @@ impl Partition {
                 || Windows { grid: Grid::new(step, keep), first_ns: 0, next_end: None, empty: 0 },
                 |i| old.swap_remove(i),
             );
-            windows.grid.grow(keep);
+            windows.resize(keep);
             self.grids.push(windows);
         }
         let mut states = std::mem::take(&mut self.checks);
@@ -533,39 +564,4 @@ pub enum RestoreError {
     /// Content it refers to is not there.
     #[error("the snapshot needs {0} {1}, which is missing")]
     Missing(&'static str, Hash),
-}
-
-/// What the numbers and names in a snapshot stand for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names {
-    /// Sources, in order of their numbers.
-    pub sources: Vec<String>,
-    /// Series, in order of their numbers.
-    pub series: Vec<SeriesDef>,
-    /// Baselines that tags name.
-    pub baselines: Vec<Hash>,
-}
-
-impl Names {
-    /// Those of a snapshot.
-    pub fn of(snapshot: &[u8]) -> Result<Self, CborError> {
-        let p: Partition = cbor::decode(snapshot)?;
-        Ok(Names {
-            sources: p.sources.into_iter().map(|s| s.name).collect(),
-            series: p.series.into_iter().map(|s| s.def).collect(),
-            baselines: p.baselines.into_values().map(|b| b.hash).collect(),
-        })
-    }
-
-    /// Adds what inputs name.
-    pub fn learn(&mut self, inputs: &[PartitionInput]) {
-        for input in inputs {
-            match input {
-                PartitionInput::Source { name, .. } => self.sources.push(name.clone()),
-                PartitionInput::Series(def) => self.series.push(def.clone()),
-                PartitionInput::Baseline(_, Some(named)) => self.baselines.push(named.hash),
-                _ => {}
-            }
-        }
-    }
 }

@@ -141,6 +141,28 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     p[pi..].iter().all(|&c| c == b'*')
 }
 
+/// Whether some text matches both patterns.
+pub fn globs_meet(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // `next[j]`: whether what is left of `a` behind its byte `i` meets `b[j..]`; filled from the ends.
+    let mut next = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let mut here = vec![false; b.len() + 1];
+        for j in (0..=b.len()).rev() {
+            let (x, y) = (a.get(i), b.get(j));
+            here[j] = match (x, y) {
+                (None, None) => true,
+                // A star stands for nothing, or for what the other one begins with.
+                (Some(b'*'), _) => next[j] || (y.is_some() && here[j + 1]),
+                (_, Some(b'*')) => here[j + 1] || (x.is_some() && next[j]),
+                _ => x == y && next[j + 1],
+            };
+        }
+        next = here;
+    }
+    next[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +180,25 @@ mod tests {
             ("", "a", false),
         ] {
             assert_eq!(glob(pattern, text), want, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn patterns_meet_where_a_name_matches_both() {
+        for (a, b, want) in [
+            ("temp*", "rpm", false),
+            ("temp*", "temp_inlet", true),
+            ("temp*", "*_inlet", true),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a*b", "b*a", false),
+            ("a*b*", "*b", true),
+            ("a*c", "ab", false),
+            ("**", "x*y", true),
+        ] {
+            assert_eq!(globs_meet(a, b), want, "{a} {b}");
+            assert_eq!(globs_meet(b, a), want, "{b} {a}");
         }
     }
 

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Values a [`Quantiles`] keeps exactly before it starts to compact, per level. Beyond it the rank error stays below
-/// about `levels / LEVEL_LEN` (under 3 % for a million).
+/// Values a [`Quantiles`] keeps exactly before it starts to compact, per level. Beyond it the rank error is at most
+/// about `levels / LEVEL_LEN`: 12 levels and 4.7 % for a million values, of which the tests see less than 3 %.
 pub const LEVEL_LEN: usize = 256;
 
 /// Most values of several sketches that [`joint_quantiles`] looks at one by one: more cost more time than merging.
@@ -71,19 +71,25 @@ impl Moments {
         self.n
     }
 
-    /// Arithmetic mean; NaN when empty.
+    /// Arithmetic mean; NaN when empty, the middle of the extremes when the sums overflow.
     pub fn mean(&self) -> f64 {
-        if self.n == 0 { f64::NAN } else { self.shift + self.sum / self.n as f64 }
+        if self.n == 0 {
+            return f64::NAN;
+        }
+        let mean = self.shift + self.sum / self.n as f64;
+        if mean.is_finite() { mean } else { self.min / 2.0 + self.max / 2.0 }
     }
 
-    /// Population standard deviation; NaN when empty.
+    /// Population standard deviation; NaN when empty. When the sums overflow, from readings of about 1e154 on, it is the
+    /// most that it can be between the extremes (Popoviciu 1935), so that a wild spread never looks like none.
     pub fn sd(&self) -> f64 {
         if self.n == 0 {
             return f64::NAN;
         }
         let n = self.n as f64;
         let mean = self.sum / n;
-        libm::sqrt((self.sum_sq / n - mean * mean).max(0.0))
+        let variance = self.sum_sq / n - mean * mean;
+        if variance.is_finite() { libm::sqrt(variance.max(0.0)) } else { self.max / 2.0 - self.min / 2.0 }
     }
 
     /// Smallest value; NaN when empty.
@@ -255,7 +261,7 @@ fn select<const N: usize>(keys: &mut [i64], qs: [f64; N]) -> [f64; N] {
         let (_, &mut low, above) = keys[done..].select_nth_unstable(below.saturating_sub(done));
         done = below;
         let next = if part == 0.0 { None } else { above.iter().min() };
-        next.map_or(value(low), |next| value(low) + part * (value(*next) - value(low)))
+        next.map_or(value(low), |next| between(value(low), value(*next), part))
     })
 }
 
@@ -273,14 +279,20 @@ pub fn sorted_quantile(sorted: &[f64], q: f64) -> f64 {
     if part == 0.0 || below == last {
         return sorted[below];
     }
-    sorted[below] + part * (sorted[below + 1] - sorted[below])
+    between(sorted[below], sorted[below + 1], part)
+}
+
+/// What lies `part` of the way from `low` to `high`.
+fn between(low: f64, high: f64, part: f64) -> f64 {
+    let gap = high - low;
+    if gap.is_finite() { low + part * gap } else { low * (1.0 - part) + high * part }
 }
 
 /// Median and median absolute deviation of `values`, which are sorted on return; NaN when empty.
 pub fn median_mad(values: &mut [f64]) -> (f64, f64) {
     values.sort_unstable_by(f64::total_cmp);
     let median = sorted_quantile(values, 0.5);
-    let mut distances: Vec<f64> = values.iter().map(|v| (v - median).abs()).collect();
+    let mut distances: Vec<f64> = values.iter().map(|v| (v - median).abs().min(f64::MAX)).collect();
     distances.sort_unstable_by(f64::total_cmp);
     (median, sorted_quantile(&distances, 0.5))
 }
@@ -347,6 +359,35 @@ mod tests {
         assert_eq!(m.mean(), 1e9 + 0.5);
         assert!((m.sd() - 0.5).abs() < 1e-12);
         assert_eq!((m.min(), m.max(), m.last(), m.count()), (1e9, 1e9 + 1.0, 1e9 + 1.0, 1_000));
+    }
+
+    #[test]
+    fn huge_readings_have_a_spread() {
+        let of = |values: &[f64]| {
+            let (mut all, mut late) = (Moments::default(), Moments::default());
+            all.push(values[0]);
+            for &value in &values[1..] {
+                late.push(value);
+            }
+            let mut merged = all;
+            merged.merge(&late);
+            for &value in &values[1..] {
+                all.push(value);
+            }
+            assert_eq!((all.mean(), all.sd()), (merged.mean(), merged.sd()), "{values:?}");
+            (all.mean(), all.sd())
+        };
+        assert_eq!(of(&[1e200, -1e200]), (0.0, 1e200));
+        assert_eq!(of(&[f64::MAX, f64::MIN]), (0.0, f64::MAX));
+        assert_eq!(of(&[f64::MIN, f64::MAX, f64::MIN]).1, f64::MAX);
+        assert_eq!(of(&[1e200, 1e200]), (1e200, 0.0), "what is equal has none");
+        let mut values = [f64::MIN, f64::MIN, f64::MAX, f64::MAX];
+        assert_eq!(median_mad(&mut values), (0.0, f64::MAX));
+        let mut q = Quantiles::default();
+        for value in values {
+            q.push(value);
+        }
+        assert_eq!(q.at([0.0, 0.5, 1.0]), [f64::MIN, 0.0, f64::MAX]);
     }
 
     #[test]

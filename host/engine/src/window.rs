@@ -62,9 +62,14 @@ impl Grid {
         self.step_ns
     }
 
-    /// Makes room for windows of `keep` steps.
-    pub fn grow(&mut self, keep: usize) {
-        self.keep = self.keep.max(keep);
+    /// Steps kept behind the newest window end.
+    pub fn keep(&self) -> usize {
+        self.keep
+    }
+
+    /// Keeps so many steps from now on.
+    pub fn keep_steps(&mut self, keep: usize) {
+        self.keep = keep;
     }
 
     /// First grid end strictly after `t`: the end of the bucket that holds `t`.

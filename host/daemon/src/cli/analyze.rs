@@ -78,12 +78,12 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
         check_tag(&file, &name)?;
         file.config.checks.iter_mut().for_each(|c| c.baseline = Some(name.clone()));
     }
-    let samples = count_samples(&args.dir)?;
+    let (samples, metrics) = count_samples(&args.dir)?;
     // The run's own source replaces those of the config; nothing else of the config changes.
     file.config.sources.clear();
     let (unit, content) = artifact_unit(&file, &args.dir)?;
     let generation = Generation::build(&file)?.with_units(vec![unit], content);
-    let lane = run_id(&args.dir, &generation, &file)?;
+    let lane = run_id(metrics, &generation, &file)?;
     // A row is a frame.
     let bar = progress::share("analyze", samples);
     let (summary, mut recorder) = daemon::run_once(&file, &generation, &lane, Sinks::default(), bar)?;
@@ -103,19 +103,20 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
 }
 
-/// Reads all of an artifact once: what cannot be read, or holds nothing, must not pass for telemetry without a fault.
-fn count_samples(dir: &Path) -> Result<u64, Failure> {
+/// Reads all of an artifact once, for its samples and the hash of their file: what cannot be read, or holds nothing, must
+/// not pass for telemetry without a fault.
+fn count_samples(dir: &Path) -> Result<(u64, Hash), Failure> {
     let path = dir.join(artifact::METRICS);
     let busy = progress::busy("read");
     let mut samples = 0;
-    artifact::read_metrics(&path, |_| samples += 1).map_err(|e| Failure::artifact(&e))?;
+    let hash = artifact::read_metrics(&path, |_| samples += 1).map_err(|e| Failure::artifact(&e))?;
     busy.finish_and_clear();
     if samples == 0 {
         let d = Diagnostic::error(Area::Data, "there is no sample to judge").at(Place::file(path));
         let help = "look at `refused` in run_meta.json beside it: it says why `hb ingest` wrote none";
         return Err(Failure::new(exit::DATA, d.help(help)));
     }
-    Ok(samples)
+    Ok((samples, hash))
 }
 
 /// Rows that can be read and that nobody believes are no telemetry either.
@@ -158,11 +159,9 @@ fn artifact_unit(file: &ConfigFile, dir: &Path) -> Result<(Unit, Vec<Vec<u8>>), 
 }
 
 /// A run is named by what it is made of, so analysing the same again is the same run.
-fn run_id(dir: &Path, generation: &Generation, file: &ConfigFile) -> Result<String, Failure> {
+fn run_id(metrics: Hash, generation: &Generation, file: &ConfigFile) -> Result<String, Failure> {
     let mut hasher = Hasher::new();
-    let path = dir.join(artifact::METRICS);
-    let bytes = std::fs::read(&path).map_err(|e| Failure::io(&path, &e))?;
-    hasher.update(Hash::of(&bytes).as_bytes());
+    hasher.update(metrics.as_bytes());
     hasher.update(generation.hash.as_bytes());
     let (state, _) = open_state(&file.config)?;
     for (tag, version) in state.reader()?.tags(&generation.program)? {

@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand};
 use hb_engine::baseline::{Baseline, Builder};
-use hb_engine::engine::TICK_NS;
 use hb_engine::judge::BASELINE_FIELDS;
 use hb_engine::series::{SeriesDef, SeriesKind};
 use hb_log::cbor;
@@ -12,11 +11,10 @@ use super::{Done, Failure, Global, existing_state, open_state, progress, session
 use crate::artifact;
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit};
-use crate::pipeline::journal::{self, Row};
-use crate::pipeline::learn::BaselineMeta;
+use crate::pipeline::learn::{self, BaselineMeta, Draft};
 use crate::pipeline::record::{LIVE, text_map};
-use crate::pipeline::recover::{Recovered, load_baseline, recover};
-use crate::state::{BaselineRow, Commit, NewEntry, Reader};
+use crate::pipeline::recover::{load_baseline, recover};
+use crate::state::{Commit, NewEntry, State};
 
 /// Verbs of `hb baseline`.
 #[derive(Subcommand)]
@@ -85,7 +83,6 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
     let file = global.load()?;
     let program = file.config.program.to_string();
     let (state, signer) = open_state(&file.config)?;
-    let reader = state.reader()?;
     let mut builder = Builder::new();
     let mut samples = 0;
     let mut sources = Vec::new();
@@ -96,7 +93,7 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
     }
     if let Some(window) = &args.window {
         let span = clock::parse_span(window).map_err(|e| Failure::usage(e, "as --window 24h"))?;
-        samples += gather_live(&reader, &program, span, &mut builder)?;
+        samples += gather_live(&state, &program, span, &mut builder)?;
         sources.push(format!("{LIVE} {window}"));
     }
     busy.finish_and_clear();
@@ -105,23 +102,10 @@ fn create(global: &Global, args: &CreateArgs) -> Done {
         return Err(Failure::new(exit::DATA, d.help("check the span, and that the source brought telemetry")));
     }
     let baseline = builder.build(sources.clone());
-    let version = reader.baselines(&program)?.iter().map(|b| b.version).max().unwrap_or(0) + 1;
-    drop(reader);
-    let (bytes, hash) = (baseline.to_bytes(), baseline.hash());
     let meta = BaselineMeta { v: 1, created_ns: clock::now_ns(), sources, samples, by: String::new() };
-    let shown = version.to_string();
-    let entry = text_map(&[("version", &shown), ("sha256", &hash.to_string()), ("sources", &meta.sources.join(", "))]);
-    state.commit(
-        Commit {
-            program,
-            blobs: vec![(hash, bytes)],
-            baselines: vec![BaselineRow { version, hash, meta: cbor::encode(&meta) }],
-            entries: vec![NewEntry { kind: "baseline.created".into(), time_ns: meta.created_ns, body: entry }],
-            ..Commit::default()
-        },
-        &signer,
-    )?;
-    let line = line(version, &baseline, &meta, &[]);
+    let draft = Draft { program, baseline, meta, tag: None };
+    let version = learn::commit(&state, &signer, &draft, &|_| Vec::new())?;
+    let line = line(version, &draft.baseline, &draft.meta, &[]);
     global.print(&line, |l| {
         format!("baseline v{}: {} series, {} samples, {} to {}\n", l.version, l.series, l.samples, l.start, l.end)
     });
@@ -162,24 +146,11 @@ fn gather_dir(from: &str, builder: &mut Builder) -> Result<u64, Failure> {
 
 /// Adds the live samples of the last `span` ns. They end where the newest clock of the sources stands: a time that the
 /// engine did not believe is in the journal too, and moves no window.
-fn gather_live(reader: &Reader, program: &str, span: i64, builder: &mut Builder) -> Result<u64, Failure> {
-    let Recovered { engine, book, .. } = recover(reader, program, LIVE)?;
-    let Some(&clock) = engine.core().ticks.values().max() else { return Ok(0) };
-    // A clock goes in whole steps; the samples within its step are not ahead of it.
-    let end = clock.saturating_add(TICK_NS);
-    let start = end.saturating_sub(span);
-    let defs = book.since(0);
-    let mut n = 0;
-    for row in reader.journal(program, LIVE, 0)? {
-        let Some(Row::Samples(c)) = journal::decode(&row?.bytes) else { continue };
-        for k in (0..c.len()).filter(|&k| (start..end).contains(&c.time_ns[k])) {
-            if let Some(def) = defs.get(c.series[k] as usize) {
-                builder.push(def, c.time_ns[k], c.value[k]);
-                n += 1;
-            }
-        }
-    }
-    Ok(n)
+fn gather_live(state: &State, program: &str, span: i64, builder: &mut Builder) -> Result<u64, Failure> {
+    let ticks = recover(&state.reader()?, program, LIVE)?.engine.core().ticks.clone();
+    let Some(&clock) = ticks.values().max() else { return Ok(0) };
+    let end = learn::until_clock(clock, clock).end;
+    Ok(learn::gather(state, program, LIVE, &(end.saturating_sub(span)..end), builder)?)
 }
 
 fn list(global: &Global) -> Done {

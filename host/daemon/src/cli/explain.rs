@@ -241,8 +241,8 @@ fn look(reader: &Reader, case: &Case, seq: u64) -> Result<Result<Look, String>, 
     }
     let looked = || -> Result<Look, PipelineError> {
         let made = Made::of(reader, case)?;
-        let told = made.names()?;
-        let world = made.world(reader, &told)?;
+        let world = made.world(reader)?;
+        let told = made.names(&world)?;
         let seen = made.watch(reader, &world)?;
         Ok(Look { told, inputs: made.inputs, world, seen })
     };

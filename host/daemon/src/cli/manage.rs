@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use hb_log::sign::claimed_key_id;
 use serde::Serialize;
 
-use super::{Done, Failure, Global, STATE_FILE};
+use super::{Done, Failure, Global, STATE_FILE, tell};
 use crate::clock;
 use crate::config::{Surroundings, template};
 use crate::diagnostic::{Area, Diagnostic, chain, exit};
@@ -76,6 +76,7 @@ pub(crate) fn check(global: &Global) -> Done {
     let file = global.load()?;
     let generation = Generation::build(&file)?;
     Sinks::check(&file)?;
+    tell(&generation.warnings(&file).render(global.coloured()));
     generation.units.iter().try_for_each(|unit| Prepared::new(unit, &SeriesBook::default()).map(drop))?;
     let checked = Checked {
         config: file.path.clone(),

@@ -10,7 +10,7 @@ use crate::config::yaml::Node;
 
 /// Longest time until a baseline is made, ns: 31 days, as the longest window.
 const LONGEST_NS: i64 = MAX_WINDOW_NS;
-/// Shortest time between two rolling baselines, ns: each reads the whole window again.
+/// Shortest time between two rolling baselines, ns: each reads the whole journal again.
 const ROLLING_EVERY_MIN_NS: i64 = 10 * NS_PER_SEC;
 
 /// What holds for all checks, in the clock of the telemetry.

@@ -78,15 +78,14 @@ impl Made {
         let mut snapshot = (Hash::ZERO, Vec::new());
         let mut replay = Replay::begin(reader, &case.program, &case.lane, None)?;
         replay.engine.trace(&case.asset);
-        replay.run(reader, &mut |effects, engine| {
+        replay.run(reader, &mut |effects, _| {
             for effect in effects {
                 match effect {
                     // Only the newest can be what the next decision starts from.
                     Effect::Snapshot { asset, hash, bytes, .. } if asset == case.asset => snapshot = (hash, bytes),
-                    Effect::Decision { hash, decision, bytes, trace } if hash == case.decision => {
+                    Effect::Decision { seq, hash, decision, bytes, trace } if hash == case.decision => {
                         let (inputs, state_before) = (trace.unwrap_or_default(), snapshot.1.clone());
-                        let (decision, seq) = (*decision, engine.seq());
-                        found = Some(Made { decision, bytes, seq, from_seq: 0, state_before, inputs });
+                        found = Some(Made { decision: *decision, bytes, seq, from_seq: 0, state_before, inputs });
                         break;
                     }
                     _ => {}
@@ -103,20 +102,19 @@ impl Made {
         Ok(made)
     }
 
-    /// Names of series, sources and baselines that the inputs speak of by number.
-    pub fn names(&self) -> Result<Names, PipelineError> {
-        let mut told = Names::of(&self.state_before).map_err(|e| PipelineError::corrupt("snapshot", e))?;
-        told.learn(&self.inputs);
-        Ok(told)
+    /// Names of series and sources that the inputs speak of by number.
+    pub fn names(&self, world: &World) -> Result<Names, PipelineError> {
+        Names::of_range(&self.state_before, &self.inputs, world).map_err(|e| PipelineError::corrupt("snapshot", e))
     }
 
     /// The generations and baselines that the inputs need.
-    pub fn world(&self, reader: &Reader, told: &Names) -> Result<World, PipelineError> {
+    pub fn world(&self, reader: &Reader) -> Result<World, PipelineError> {
         let mut world = World::default();
         for &hash in &self.decision.generations {
             world.specs.insert(hash, load_spec(reader, hash)?);
         }
-        for &hash in &told.baselines {
+        let baselines = Names::baselines(&self.state_before, &self.inputs);
+        for hash in baselines.map_err(|e| PipelineError::corrupt("snapshot", e))? {
             world.baselines.insert(hash, Arc::new(load_blob(reader, hash, "baseline")?));
         }
         Ok(world)

@@ -115,6 +115,8 @@ pub struct Recorder {
     bell: Option<Box<dyn Fn() + Send>>,
     /// The first input behind the newest checkpoint.
     floor: u64,
+    /// Where the sources of the lane stand as stored: a commit that begins elsewhere is refused.
+    positions: BTreeMap<String, Vec<u8>>,
     /// Baselines compared with since then.
     compared: Compared,
     /// Cases whose checks have not judged better since.
@@ -205,6 +207,7 @@ impl Recorder {
             alerting: (lane == LIVE).then(|| Alerting::load(&reader, generation)).transpose()?,
             bell: None,
             floor: 0,
+            positions: BTreeMap::new(),
             compared: Compared::default(),
             open: OpenCases::default(),
             is_shedding: false,
@@ -222,6 +225,8 @@ impl Recorder {
         let kept = reader.latest_snapshots(&recorder.program, lane)?;
         recorder.snapshots = kept.into_iter().map(|row| (row.asset, row.seq)).collect();
         recorder.floor = keep::floor_of(&reader, &recorder.program, lane)?;
+        let of_lane = |(name, _): &(String, Vec<u8>)| name.starts_with(&cursor_name(lane, ""));
+        recorder.positions = reader.cursors(&recorder.program)?.into_iter().filter(of_lane).collect();
         recorder.compared.restart(recorder.engine.core());
         recorder.open = OpenCases::load(&reader, &recorder.program, lane)?;
         Ok(recorder)
@@ -456,6 +461,9 @@ impl Recorder {
         for ((source, plugin, reason), (count, sample)) in std::mem::take(&mut self.quarantine) {
             commit.quarantine.push(QuarantineRow { source, plugin, reason, count, sample });
         }
+        let moved = commit.cursors.clone();
+        let before = |(name, _): &(String, Vec<u8>)| (name.clone(), self.positions.get(name).cloned());
+        commit.expect_cursors = moved.iter().map(before).collect();
         for cause in self.judge.take_faults() {
             tracing::warn!(lane = self.lane, cause, "the severity policy failed; the alert keeps its default severity");
         }
@@ -484,6 +492,7 @@ impl Recorder {
         news.tell(&self.outcome, &self.lane, committed.txn);
         self.durable.notable.append(&mut self.outcome.notable);
         self.durable.cases.append(&mut self.outcome.cases);
+        self.positions.extend(moved);
         self.samples = 0;
         self.frame_bytes = 0;
         self.since = None;

@@ -79,8 +79,8 @@ impl Replay {
         Ok(Replay { engine, program: program.to_owned(), lane: lane.to_owned(), judge, book: SeriesBook::with(defs) })
     }
 
-    /// Feeds what follows; `seen` gets each input's effects, and the engine, and says whether to go on. Samples come
-    /// one by one when somebody looks, so that the engine can be stopped exactly behind a decision.
+    /// Feeds what follows; `seen` gets the effects, and the engine, and says whether to go on. Samples come a row of the
+    /// journal at once: whoever stops there stops up to that many inputs behind what it was looking for.
     pub fn run(
         &mut self,
         reader: &Reader,

@@ -59,13 +59,13 @@ pub(super) fn compile(
         Found::Damaged => Origin::Repaired,
     };
     let made_apart = options.compiler.as_ref().and_then(|program| compiler::code_from(program, kind, wasm));
-    let (component, code) = match made_apart.and_then(|code| Some((load(engine, &code).ok()?, code))) {
-        Some(made) => made,
-        None => {
-            let component = Component::from_binary(engine, wasm)?;
-            let code = component.serialize()?;
-            (component, code)
-        }
+    let made_apart = made_apart.and_then(|code| Some((load(engine, &code).ok()?, code)));
+    let (component, code) = if let Some(made) = made_apart {
+        made
+    } else {
+        let component = Component::from_binary(engine, wasm)?;
+        let code = component.serialize()?;
+        (component, code)
     };
     let written = files.write(&code);
     Ok((component, origin, written.err()))

@@ -50,11 +50,6 @@ impl PluginFault {
             PluginFault::Impure(_) => "impure",
         }
     }
-
-    /// Whether the same input would give the same fault on any machine; the others are recorded for replay.
-    pub fn is_deterministic(&self) -> bool {
-        !matches!(self, PluginFault::Deadline(_))
-    }
 }
 
 impl fmt::Display for PluginFault {

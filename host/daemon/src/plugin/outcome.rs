@@ -47,6 +47,24 @@ impl Outcome {
         self.ignored += answer.ignored;
     }
 
+    /// Takes away what frame `i` gave: what a frame gave that a plugin failed on is not to be believed.
+    pub(crate) fn condemn(&mut self, i: u32, fault: PluginFault) {
+        let rows = self.frame.partition_point(|&f| f < i)..self.frame.partition_point(|&f| f <= i);
+        let given = (rows.len(), self.events.len(), self.rejects.len());
+        self.series.drain(rows.clone());
+        self.time_ns.drain(rows.clone());
+        self.value.drain(rows.clone());
+        self.frame.drain(rows);
+        self.events.retain(|e| e.frame != i);
+        self.rejects.retain(|r| r.frame != i);
+        if given == (0, self.events.len(), self.rejects.len()) {
+            // It gave nothing, and was counted as such.
+            self.ignored = self.ignored.saturating_sub(1);
+        }
+        let at = self.faults.partition_point(|f| f.0 < i);
+        self.faults.insert(at, (i, fault));
+    }
+
     /// How `alone` (frame 0 of its own batch) differs from frame `i` here.
     pub(super) fn difference(&self, alone: &Outcome, i: u32) -> Option<String> {
         let from = self.frame.partition_point(|&f| f < i);
@@ -243,6 +261,26 @@ mod tests {
             [(3, "r\\u{7}"), (8, "r\\u{7}")]
         );
         assert_eq!((out.events[1].frame, out.ignored), (7, 2));
+    }
+
+    #[test]
+    fn a_condemned_frame_leaves_nothing_but_its_fault() {
+        // Samples, samples, an event, a reject, nothing.
+        for frame in 0..5 {
+            let mut out = Outcome::default();
+            out.append(good(), 0);
+            out.append(good(), 5);
+            out.condemn(frame, PluginFault::Impure(String::new()));
+            assert_eq!((out.faults.len(), out.faults[0].0), (1, frame));
+            let mut frames: Vec<u32> = out.frame.clone();
+            frames.extend(out.events.iter().map(|e| e.frame).chain(out.rejects.iter().map(|r| r.frame)));
+            assert!(!frames.contains(&frame), "frame {frame}");
+            frames.sort_unstable();
+            frames.dedup();
+            let rows = out.frame.len();
+            assert_eq!([out.series.len(), out.time_ns.len(), out.value.len()], [rows; 3]);
+            assert_eq!(frames.len() + out.ignored as usize + out.faults.len(), 10, "the sums agree");
+        }
     }
 
     #[test]

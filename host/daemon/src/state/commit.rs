@@ -54,8 +54,6 @@ pub struct Commit {
     pub runs: Vec<(String, Vec<u8>)>,
     /// Cases: id and CBOR; the last one written stands.
     pub cases: Vec<(String, Vec<u8>)>,
-    /// Custody events to append: case id and CBOR.
-    pub custody: Vec<(String, Vec<u8>)>,
     /// New baseline versions; a version never changes.
     pub baselines: Vec<BaselineRow>,
     /// Baseline tags: name and the version it now names.

@@ -21,7 +21,7 @@ const HEAD_KEY: &str = "log_head";
 macro_rules! tables {
     ($each:ident) => {
         $each!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
-            SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS ALERTS OUTBOX
+            SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES BASELINES TAGS ALERTS OUTBOX
             OUTBOX_DOCUMENTS OUTBOX_SUMS META HOST)
     };
 }
@@ -115,7 +115,6 @@ fn golden_commit() -> Commit {
         counters: vec![("samples".to_owned(), 300)],
         runs: vec![name_of(1)],
         cases: vec![name_of(2)],
-        custody: vec![name_of(3)],
         baselines: vec![BaselineRow { version: 2, hash: Hash::of(b"base"), meta: text("meta") }],
         tags: vec![("golden".to_owned(), 2)],
         alerts: vec![("00112233aabbccdd".to_owned(), Some(text("alert"))), ("gone".to_owned(), None)],
@@ -175,7 +174,6 @@ fn rows_of_the_first_release_are_still_read() {
     assert_eq!(reader.counters("plant", "live").unwrap(), want.counters);
     assert_eq!(reader.runs("plant").unwrap(), want.runs);
     assert_eq!(reader.cases("plant").unwrap(), want.cases);
-    assert_eq!(reader.custody("plant", "name-3").unwrap(), [want.custody[0].1.clone()]);
     assert_eq!(reader.baselines("plant").unwrap(), want.baselines);
     assert_eq!(reader.tags("plant").unwrap(), want.tags);
     assert_eq!(reader.alerts("plant").unwrap(), [("00112233aabbccdd".to_owned(), b"alert".to_vec())]);

@@ -190,17 +190,6 @@ impl Reader {
         self.one("cases", tables::CASES, program, id)
     }
 
-    /// The custody events of a case, in order.
-    pub fn custody(&self, program: &str, case: &str) -> Result<Vec<Vec<u8>>, StateError> {
-        let table = self.txn.open_table(tables::CUSTODY)?;
-        let mut events = Vec::new();
-        for row in table.range((program, case, 0)..=(program, case, u64::MAX))? {
-            let (key, value) = row?;
-            events.push(Take::new("custody", &key.value(), value.value())?.rest().to_vec());
-        }
-        Ok(events)
-    }
-
     /// Every counter of a lane, by name.
     pub fn counters(&self, program: &str, lane: &str) -> Result<Vec<(String, u64)>, StateError> {
         let table = self.txn.open_table(tables::COUNTERS)?;

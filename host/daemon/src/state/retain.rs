@@ -154,9 +154,7 @@ impl Slice<'_> {
                 tally.remove(key_bytes(&hold.case), len);
             }
         }
-        let events = (program, hold.case.as_str(), 0)..=(program, hold.case.as_str(), u64::MAX);
-        let mut custody = txn.open_table(tables::CUSTODY)?;
-        drop_all(&mut custody, events, tally)
+        Ok(())
     }
 
     /// Removes the frames `from..to` of a source that no case needs; returns where it came to.

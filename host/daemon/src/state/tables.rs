@@ -65,8 +65,6 @@ pub(super) const COUNTERS: TableDefinition<'_, (Text, Text, Text), Bytes> = Tabl
 pub(super) const RUNS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("runs");
 /// (program, case id) -> CBOR.
 pub(super) const CASES: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("cases");
-/// (program, case id, number) -> CBOR.
-pub(super) const CUSTODY: TableDefinition<'_, (Text, Text, u64), Bytes> = TableDefinition::new("custody");
 /// (program, version) -> hash, meta.
 pub(super) const BASELINES: TableDefinition<'_, (Text, u32), Bytes> = TableDefinition::new("baselines");
 /// (program, tag) -> version.
@@ -91,7 +89,7 @@ pub(super) fn create_all(txn: &redb::WriteTransaction) -> Result<(), redb::Table
         ($($table:ident)*) => { $(txn.open_table($table)?;)* };
     }
     create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
-        SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES CUSTODY BASELINES TAGS ALERTS OUTBOX OUTBOX_DOCUMENTS
+        SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES BASELINES TAGS ALERTS OUTBOX OUTBOX_DOCUMENTS
         OUTBOX_SUMS META HOST HOLDS LANES MARKS COMPARED USAGE);
     Ok(())
 }

@@ -278,7 +278,6 @@ fn small_tables_come_back_per_program() {
             Commit {
                 runs: pair("r1", b"{}"),
                 cases: pair("c1", b"case"),
-                custody: [pair("c1", b"opened"), pair("c1", b"sealed")].concat(),
                 baselines: vec![baseline.clone()],
                 tags: vec![("golden".to_owned(), 3)],
                 blobs: vec![(Hash::of(b"stats"), b"stats".to_vec()), (Hash::of(b""), Vec::new())],
@@ -293,7 +292,6 @@ fn small_tables_come_back_per_program() {
     assert_eq!(reader.run(PROGRAM, "r1").unwrap().unwrap(), b"{}");
     assert_eq!(reader.cases(PROGRAM).unwrap(), pair("c1", b"case"));
     assert_eq!(reader.case("other", "c1").unwrap(), None);
-    assert_eq!(reader.custody(PROGRAM, "c1").unwrap(), [b"opened".to_vec(), b"sealed".to_vec()]);
     assert_eq!(reader.baselines(PROGRAM).unwrap(), std::slice::from_ref(&baseline));
     assert_eq!(reader.baseline(PROGRAM, 3).unwrap(), Some(baseline));
     assert_eq!(reader.tags(PROGRAM).unwrap(), [("golden".to_owned(), 3)]);

@@ -37,7 +37,6 @@ impl Writer<'_> {
         self.dead(commit)?;
         self.blobs(commit)?;
         self.counters(&commit.counters)?;
-        self.custody(&commit.custody)?;
         self.baselines(&commit.baselines)?;
         self.tags(&commit.tags)?;
         self.named(tables::RUNS, &commit.runs)?;
@@ -298,22 +297,6 @@ impl Writer<'_> {
                 None => 0,
             };
             table.insert(key, Put::new().u64(before.saturating_add(*add)).done().as_slice())?;
-        }
-        Ok(())
-    }
-
-    fn custody(&self, events: &[(String, Vec<u8>)]) -> Result<(), StateError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let mut table = self.txn.open_table(tables::CUSTODY)?;
-        for (case, event) in events {
-            let case = case.as_str();
-            let last = table.range((self.program, case, 0)..=(self.program, case, u64::MAX))?.next_back();
-            let next = last.map(|row| row.map(|(key, _)| key.value().2 + 1)).transpose()?.unwrap_or(0);
-            let value = Put::new().rest(event).done();
-            table.insert((self.program, case, next), value.as_slice())?;
-            self.tally.add(self.program.len() + case.len() + 8, value.len());
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hb_log::hash::{Hash, Hasher};
 
 use crate::ENGINE_VERSION;
+use crate::baseline::Baseline;
 use crate::decision::{Decision, Finding, InputsRef, Status};
 use crate::engine::Effect;
 use crate::judge::{
@@ -49,21 +50,15 @@ impl Partition {
     /// Works out again which series each check judges; called when series, generation or baselines change.
     pub(super) fn plan(&mut self, world: &World) {
         let spec = Arc::clone(&self.spec);
-        let checks = spec.checks.iter().enumerate().filter(|(_, c)| c.wants_asset(&self.key.asset));
-        let mut plans = Vec::new();
-        for (check, c) in checks {
-            let baseline =
-                c.baseline.as_ref().and_then(|t| self.baselines.get(t)).and_then(|b| world.baselines.get(&b.hash));
-            // Series the baseline expects of this asset get a number, so that their absence can be judged.
-            for expected in baseline.iter().flat_map(|b| &b.series) {
-                if expected.series.asset(&spec.asset_label) == self.key.asset
-                    && c.wants(&expected.series.metric)
-                    && self.series.len() < spec.caps.max_series as usize
-                    && !self.series.iter().any(|s| s.def.names_same(&expected.series))
-                {
-                    self.series.push(super::Series { def: expected.series.clone(), seen: false });
-                }
-            }
+        let wanted: Vec<(usize, &CheckSpec)> =
+            spec.checks.iter().enumerate().filter(|(_, c)| c.wants_asset(&self.key.asset)).collect();
+        // Of all checks before the first plan: a series has its number for every check, whichever expects it.
+        for (_, check) in &wanted {
+            self.number_expected(check, world);
+        }
+        let mut plans = Vec::with_capacity(wanted.len());
+        for (check, c) in wanted {
+            let baseline = self.baseline_of(c, world);
             let mut rows: Vec<PlanRow> = (0..self.series.len())
                 .filter(|&i| c.wants(&self.series[i].def.metric))
                 .map(|local| {
@@ -91,6 +86,25 @@ impl Partition {
         }
     }
 
+    /// Gives a number to the series that the check's baseline expects of this asset, so that their absence can be judged.
+    fn number_expected(&mut self, check: &CheckSpec, world: &World) {
+        let Some(baseline) = self.baseline_of(check, world) else { return };
+        for expected in &baseline.series {
+            if expected.series.asset(&self.spec.asset_label) == self.key.asset
+                && check.wants(&expected.series.metric)
+                && !self.is_full()
+                && self.find_series(&expected.series).is_none()
+            {
+                self.series.push(super::Series { def: expected.series.clone(), seen: false });
+            }
+        }
+    }
+
+    fn baseline_of<'w>(&self, check: &CheckSpec, world: &'w World) -> Option<&'w Arc<Baseline>> {
+        let named = check.baseline.as_ref().and_then(|tag| self.baselines.get(tag))?;
+        world.baselines.get(&named.hash)
+    }
+
     /// Judges the windows of all checks on the grid of `step_ns` that end at `end`.
     pub(super) fn judge_windows(
         &mut self,
@@ -112,7 +126,9 @@ impl Partition {
             let bytes = decision.to_bytes();
             let fails = decision.status == Status::Fail && decision.previous != Status::Fail;
             let trace = (fails || self.is_traced).then(|| self.range.trace.inputs());
-            out.push(Effect::Decision { hash: Hash::of(&bytes), decision: Box::new(decision), bytes, trace });
+            let (hash, decision) = (Hash::of(&bytes), Box::new(decision));
+            // Whoever feeds the partition knows the number.
+            out.push(Effect::Decision { seq: 0, hash, decision, bytes, trace });
         }
         self.plans = plans;
     }
@@ -130,11 +146,13 @@ impl Partition {
         let renamed = self.find_renamed(plan, &judged);
         let mut digest = Hasher::new();
         let mut findings: Vec<Finding> = Vec::new();
-        let mut status = if judged.iter().any(|j| j.window[0] > 0.0) { Status::Pass } else { Status::NoData };
+        // Samples that no rule was asked about are as good as none.
+        let (mut status, mut is_judged) = (Status::Pass, false);
         for (nth, rule) in check.rules.iter().enumerate() {
             let asked: Vec<usize> = (0..judged.len())
                 .filter(|&i| applies(rule, &self.series[plan.rows[judged[i].plan].local].def))
                 .collect();
+            is_judged |= asked.iter().any(|&i| judged[i].window[0] > 0.0);
             let slots = rule.state.len();
             let rows: Vec<Row<'_>> = asked
                 .iter()
@@ -174,6 +192,9 @@ impl Partition {
                 let local = plan.rows[judged[i].plan].local;
                 self.checks[state].rules[nth].values[local * slots..][..slots].copy_from_slice(&verdict.state);
             }
+        }
+        if !is_judged {
+            status = status.max(Status::NoData);
         }
         rank(&mut findings);
         let mut counts = std::mem::take(&mut self.counts);

@@ -120,7 +120,7 @@ impl Reader {
             }
             Err(fault) => {
                 tracing::warn!(source = self.source_name, plugin = self.plugin, %fault, "source plugin failed");
-                if self.breaker.faulted(&fault) {
+                if self.breaker.faulted() {
                     let (source_name, plugin) = (self.source_name.clone(), self.plugin.clone());
                     return Err(PipelineError::Plugin { source_name, plugin, fault });
                 }

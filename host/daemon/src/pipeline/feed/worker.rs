@@ -43,8 +43,7 @@ impl Worker {
         if probe < frames.len() as u64
             && let Err(fault) = self.instance.probe(&frames, &outcome, [probe as usize])
         {
-            outcome.faults.push((probe as u32, fault));
-            outcome.faults.sort_by_key(|f| f.0);
+            outcome.condemn(probe as u32, fault);
         }
         let bytes = |i: u32| frames.get(i as usize).map_or(&[][..], |f| f.bytes);
         for reject in &outcome.rejects {

@@ -21,8 +21,8 @@ impl Recorder {
     pub(super) fn absorb(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Decision { hash, decision, bytes, trace } => {
-                    self.decided(hash, *decision, bytes, trace.unwrap_or_default());
+                Effect::Decision { seq, hash, decision, bytes, trace } => {
+                    self.decided((seq, hash), *decision, bytes, trace.unwrap_or_default());
                 }
                 Effect::Refused { why, ordinal, series, time_ns, value } => {
                     self.count("refused", 1);
@@ -54,7 +54,8 @@ impl Recorder {
         }
     }
 
-    fn decided(&mut self, hash: Hash, decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
+    /// Takes a decision with the number of the input that closed its window, and its hash.
+    fn decided(&mut self, (seq, hash): (u64, Hash), decision: Decision, bytes: Vec<u8>, trace: Vec<PartitionInput>) {
         self.count(counter_of(decision.status), 1);
         self.news.decided(decision.status);
         self.pending.decisions.push(DecisionRow {
@@ -62,7 +63,7 @@ impl Recorder {
             asset: decision.asset.clone(),
             check: decision.check.clone(),
             end_ns: decision.end_ns,
-            seq: self.engine.seq(),
+            seq,
             status: decision.status as u8,
             bytes,
         });
@@ -84,7 +85,7 @@ impl Recorder {
             let case = Case::open(hash, &decision, entry);
             self.log("case.opened", text_map(&[("case", &case.id)]));
             self.count("cases", 1);
-            self.hold(&case, &trace);
+            self.hold(&case, seq, &trace);
             self.alert(hash, &decision, Some(&case.id));
             self.outcome.cases.push(case);
         } else {

@@ -106,7 +106,8 @@ impl Recorder {
     }
 
     /// Keeps what a case's decision was made from: its asset's snapshot is pinned, the inputs since then are stored.
-    pub(super) fn hold(&mut self, case: &Case, trace: &[PartitionInput]) {
+    /// `seq` is the number of the last of them.
+    pub(super) fn hold(&mut self, case: &Case, seq: u64, trace: &[PartitionInput]) {
         let Some(&snapshot_seq) = self.snapshots.get(&case.asset) else { return };
         let bytes = cbor::encode(trace);
         let held = Held { v: 1, snapshot_seq, inputs: Hash::of(&bytes), from_seq: self.floor };
@@ -119,7 +120,7 @@ impl Recorder {
             check: case.check.clone(),
             kept,
             from_seq: self.floor,
-            to_seq: self.engine.seq(),
+            to_seq: seq,
             snapshot_seq,
             inputs: held.inputs,
             frames: frame_ranges(&self.engine.sources_of(&case.asset), trace),
