@@ -29,13 +29,23 @@ fn the_demo_finds_six_faults_survives_a_kill_and_proves_it() {
         assert!(said.contains(expected), "`{expected}` is not in\n{said}");
     }
     assert!(said.contains("error[policy]: Expected 'then'") && said.contains("All is right in"), "{said}");
-    // The page that explains the demo shows this very account.
+    // The page that explains the demo shows this very account. At its own speed the tighter limit goes live at the same
+    // time of the plant in each demo, and not at full speed, so how late the drift is found is another.
     let page = fs::read_to_string(repository().join("docs/start.md")).unwrap();
     let account = page.split("```text\n").find(|part| part.starts_with("fault ")).unwrap().split("```").next().unwrap();
     assert!(
         fits(&format!("...\nAccount\n\n{account}...\n"), &said),
         "docs/start.md shows\n{account}\nand it is\n{said}"
     );
+}
+
+/// The account without how late the drift was found.
+fn without_lateness(text: &str) -> String {
+    let line = |line: &str| match line.find(" h ").filter(|_| line.starts_with("drift ")) {
+        Some(at) => format!("{}? h ??{}\n", &line[..at - 1], &line[at + 5..]),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 #[test]

@@ -22,7 +22,7 @@ const COLOUR: &str = "\u{1b}[38;5;";
 /// A daemon that has read all there is, and waits for more.
 fn daemon() -> (Hb, Running) {
     let hb = Hb::plant(Plant::default(), &telemetry(3, SECONDS));
-    let frames = hb.json(&["ingest", "telemetry.jsonl", "--out", "whole"])["frames"].as_u64().unwrap();
+    let frames = hb.json(&["ingest", "telemetry.jsonl", "--out", "whole"])["counts"]["frames"].as_u64().unwrap();
     hb.write("hb.yaml", &live());
     let running = Running::start(&mut hb.command(&["daemon"]));
     let deadline = Instant::now() + PATIENCE;

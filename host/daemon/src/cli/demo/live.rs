@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 use ratatui::backend::IntoCrossterm as _;
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 
@@ -120,10 +120,10 @@ fn size() -> Option<(u16, u16)> {
 fn written(buffer: &Buffer) -> String {
     let mut text = String::new();
     for row in buffer.content().chunks(usize::from(buffer.area.width).max(1)) {
-        let blank = |cell: &ratatui::buffer::Cell| cell.symbol() == " ";
+        let blank = |cell: &Cell| cell.symbol() == " ";
         let end = row.iter().rposition(|cell| !blank(cell)).map_or(0, |at| at + 1);
         for part in row[..end].chunk_by(|a, b| (a.fg, a.modifier) == (b.fg, b.modifier)) {
-            let plain: String = part.iter().map(|cell| cell.symbol()).collect();
+            let plain: String = part.iter().map(Cell::symbol).collect();
             let (colour, modifier) = (part[0].fg, part[0].modifier);
             if colour == Color::Reset && modifier.is_empty() {
                 text.push_str(&plain);

@@ -196,19 +196,21 @@ impl Stage {
         whole.lines().filter_map(document).collect()
     }
 
-    /// Tightens the limits of a policy.
+    /// Tightens the limits of a policy. It appears whole under its name, as editors write it: the daemon watches.
     pub(super) fn edit_limit(&self) -> Result<i32, Failure> {
-        self.shell(&format!("sed -i 's/warn = 4,/warn = 3,/; s/fail = 8,/fail = 4,/' {POLICY}"))
+        self.shell(&format!(
+            "sed 's/warn = 4,/warn = 3,/; s/fail = 8,/fail = 4,/' {POLICY} >edited && mv edited {POLICY}"
+        ))
     }
 
     /// Leaves a word out of a policy.
     pub(super) fn break_policy(&self) -> Result<i32, Failure> {
-        self.shell(&format!("sed -i.good 's/ then$//' {POLICY}"))
+        self.shell(&format!("cp {POLICY} good && sed 's/ then$//' good >edited && mv edited {POLICY}"))
     }
 
     /// Puts it back.
     pub(super) fn mend_policy(&self) -> Result<i32, Failure> {
-        self.shell(&format!("mv {POLICY}.good {POLICY}"))
+        self.shell(&format!("mv good {POLICY}"))
     }
 
     /// Commands for whoever wants to see more.
