@@ -51,7 +51,7 @@ pub use self::error::StateError;
 pub use self::holds::{HoldChange, HoldRow, Kept};
 pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
 pub use self::log::{LogProblem, LogSummary, SignedHead};
-pub use self::outbox::{OutboxRow, OutboxSum};
+pub use self::outbox::{DocumentOutcome, DocumentOutcomes, OutboxRow, OutboxSum};
 pub use self::reader::{DecisionFilter, Lookup, Reader};
 pub use self::usage::Usage;
 

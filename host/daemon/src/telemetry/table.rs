@@ -60,6 +60,7 @@ pub enum Id {
     Alerts,
     AlertsFiring,
     OutboxDepth,
+    Documents,
     Reloads,
     ReloadStall,
     Ready,
@@ -315,6 +316,13 @@ pub const METRICS: &[Metric] = &[
     metric(Id::Alerts, Counter, "hb_alerts_total", &["status"], "Alerts that began to fire or were resolved."),
     metric(Id::AlertsFiring, Gauge, "hb_alerts_firing", &[], "Alerts that fire now."),
     metric(Id::OutboxDepth, Gauge, "hb_outbox_depth", &["sink"], "Documents that wait for a sink."),
+    metric(
+        Id::Documents,
+        Counter,
+        "hb_documents_total",
+        &["sink", "outcome"],
+        "Documents that wait for a sink no more: delivered, dead (given up), or dropped (too many waited).",
+    ),
     metric(Id::Reloads, Counter, "hb_reloads_total", &["outcome"], "Asked changes of the generation, by outcome."),
     metric(
         Id::ReloadStall,
