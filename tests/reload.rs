@@ -24,6 +24,9 @@ const CHANGES: usize = 50;
 /// Messages a second on each transport. The rate that is promised is measured by the benchmark.
 const RATE: u64 = 500;
 
+/// Longest line and datagram.
+const LINE_BYTES: usize = 4_096;
+
 /// A config that stays good, for verbs: they read one too, and the daemon's may be broken just now.
 const ASK: &str = "ask.yaml";
 
@@ -57,17 +60,21 @@ fn fifty_changes_under_traffic_lose_nothing_and_double_nothing() {
     let [tcp, udp, mqtt] = sent;
     let lost_by_kernel = udp_drops(live.port);
     println!("sent {sent:?}, {lost_by_kernel} datagrams dropped by the kernel");
-    live.wait_for_samples(tcp + mqtt + udp - lost_by_kernel);
+    live.wait_for_ends(tcp + mqtt + udp - lost_by_kernel);
     live.running.end();
 
     let values = values(&live.hb);
     let whole = |n: u64| (0..n).collect::<Vec<u64>>();
     assert_eq!(values["tcp"], whole(tcp), "each line of the stream once, in order");
     assert_eq!(values["mqtt"], whole(mqtt), "each message once, in order");
-    let mut datagrams = values["udp"].clone();
-    datagrams.dedup();
-    assert_eq!(datagrams.len() as u64, udp - lost_by_kernel, "what the kernel dropped is all that is missing");
-    assert_eq!(datagrams.len(), values["udp"].len(), "no datagram twice");
+    let datagrams = &values["udp"];
+    let rises = datagrams.windows(2).all(|pair| pair[0] < pair[1]);
+    assert!(rises && datagrams.last().is_none_or(|&last| last < udp), "a datagram twice, or one that nobody sent");
+    assert!(datagrams.iter().all(|&n| !is_long(n)), "what is too long is no sample");
+    let counters: BTreeMap<String, u64> = live.hb.counters(PROGRAM).into_iter().collect();
+    let rejects = counters.get("rejects").copied().unwrap_or(0);
+    assert!(rejects > 0 && rejects <= (0..udp).filter(|&n| is_long(n)).count() as u64, "{rejects} rejects");
+    assert_eq!(udp, datagrams.len() as u64 + rejects + lost_by_kernel, "sent = stored + rejected + dropped");
     live.hb.write("hb.yaml", &config(&live.broker, live.port, &Variant::default()));
     live.hb.done(&["log", "verify", "--key", "state/keys/host.pub"]);
     let entries = live.hb.json(&["log", "show", "--kind", "generation", "--count", "1000"]);
@@ -322,14 +329,23 @@ impl Live {
     }
 
     pub(crate) fn wait_for_samples(&self, n: u64) {
+        self.wait_for(n, &["samples"]);
+    }
+
+    /// Waits until so many frames have become samples, or were refused.
+    fn wait_for_ends(&self, n: u64) {
+        self.wait_for(n, &["samples", "rejects"]);
+    }
+
+    fn wait_for(&self, n: u64, counters: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.hb.json(&["status", "--config", ASK]);
-            let samples = status["counters"]["samples"].as_u64().unwrap_or(0);
-            if samples >= n {
+            let ends: u64 = counters.iter().map(|name| status["counters"][name].as_u64().unwrap_or(0)).sum();
+            if ends >= n {
                 return;
             }
-            assert!(Instant::now() < deadline, "{samples} of {n} samples after {PATIENCE:?}: {status:#}");
+            assert!(Instant::now() < deadline, "{ends} of {n} {counters:?} after {PATIENCE:?}: {status:#}");
         }
     }
 }
@@ -341,7 +357,18 @@ pub(crate) fn send_tcp(port: u16, field: &str, done: &AtomicBool) -> u64 {
 
 fn send_udp(port: u16, done: &AtomicBool) -> u64 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    paced(done, |n| assert!(socket.send_to(syslog("udp", n).as_bytes(), ("127.0.0.1", port)).unwrap() > 0))
+    paced(done, |n| {
+        let mut datagram = syslog("udp", n).into_bytes();
+        if is_long(n) {
+            datagram.resize(LINE_BYTES + 1, b' ');
+        }
+        assert!(socket.send_to(&datagram, ("127.0.0.1", port)).unwrap() > 0);
+    })
+}
+
+/// Datagrams that are longer than allowed.
+fn is_long(n: u64) -> bool {
+    n % 100 == 17
 }
 
 pub(crate) fn send_mqtt((mut child, mut stdin): (Child, ChildStdin), done: &AtomicBool) -> u64 {
@@ -439,7 +466,7 @@ normalizers:
         spare{spare}: {{ metric: spare }}
 checks:
   - {{ id: c, window_sec: 10, baseline: golden, rules: [{{ rule: drift.robust_z, params: {{ warn: {warn}, fail: 1000 }} }}] }}
-limits: {{ commit_ms: {commit_ms} }}
+limits: {{ commit_ms: {commit_ms}, max_line_bytes: {LINE_BYTES} }}
 evidence: {{ on_fail: false }}
 ",
         broker.port

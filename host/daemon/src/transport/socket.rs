@@ -158,6 +158,13 @@ pub enum SocketEvent {
         /// Its length.
         bytes: u64,
     },
+    /// A datagram was longer than the limit; the kernel threw its end away.
+    Truncated {
+        /// Who sent it.
+        origin: Arc<str>,
+        /// How it begins.
+        beginning: Vec<u8>,
+    },
     /// A connection was closed because nothing more can be made of it; an unfinished frame went with it.
     Closed {
         /// Who is at its other end.
