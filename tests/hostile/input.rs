@@ -227,7 +227,9 @@ limits: {{ max_line_bytes: {SHORT_LIMIT}, commit_ms: 50 }}
     };
     let publish = |lines: &[&str]| {
         let (mut child, mut stdin) = broker.publisher("plant/m");
-        lines.iter().for_each(|line| writeln!(stdin, "{line}").unwrap());
+        for line in lines {
+            writeln!(stdin, "{line}").unwrap();
+        }
         drop(stdin);
         assert!(child.wait().unwrap().success(), "the broker did not take all messages");
     };
@@ -244,7 +246,9 @@ limits: {{ max_line_bytes: {SHORT_LIMIT}, commit_ms: 50 }}
     // And it takes nothing from those before and behind it.
     let good = [line(0, 1), line(1, 2), line(2, 3)].map(|line| line.trim_end().to_owned());
     publish(&[&good[0], &long, &good[1], &long]);
-    [&good[0], &long, &good[1], &good[2], &long].into_iter().for_each(|text| send(text));
+    for text in [&good[0], &long, &good[1], &good[2], &long] {
+        send(text);
+    }
     until(Counts { samples: 5, rejects: 6, refused: 0, faults: 0 });
     running.end();
     let (message, datagram) = ("message longer than 1024 bytes", "datagram longer than 1024 bytes");

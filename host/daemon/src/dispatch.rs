@@ -227,7 +227,9 @@ impl Dispatcher {
             commit.counters.push(("documents.dead".to_owned(), commit.dead.len() as u64));
             let given_up: Vec<String> = commit.dead.iter().map(|letter| letter.plugin.clone()).collect();
             state.commit(commit, signer)?;
-            given_up.iter().for_each(|sink| vitals.settled(sink, 0, 1));
+            for sink in &given_up {
+                vitals.settled(sink, 0, 1);
+            }
         }
         Ok(())
     }

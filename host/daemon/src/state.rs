@@ -224,6 +224,11 @@ impl State {
         self.0.identity.origin()
     }
 
+    /// Whether no process works on the state in a directory now.
+    pub fn is_free(dir: &Path) -> bool {
+        StateLock::is_free(dir)
+    }
+
     /// What opening the state found.
     pub fn opened(&self) -> Opened {
         self.0.opened

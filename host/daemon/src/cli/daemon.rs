@@ -22,6 +22,7 @@ use crate::daemon::reload::Reloader;
 use crate::daemon::{self, Built, Generations, Live, watch_files};
 use crate::diagnostic::{Diagnostic, Diagnostics, chain, exit, neutralise};
 use crate::dispatch::{Dispatcher, Left, Sinks};
+use crate::generation::secrets::DigestKey;
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;
 use crate::pipeline::PipelineError;
@@ -74,7 +75,7 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
         let bar = progress::frames("daemon");
         run_once(&file, &generation, LIVE, sinks, bar)
     } else {
-        run(global, Built { file, generation }, sinks)
+        run(global, Built::new(file, generation, Arc::new(DigestKey::random())), sinks)
     };
     let (summary, mut recorder) = ended?;
     let config = &summary.config;

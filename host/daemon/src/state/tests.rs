@@ -517,7 +517,7 @@ fn a_full_outbox_drops_the_oldest_of_the_lowest_rank_and_counts_them() {
 
 #[test]
 fn what_became_of_an_alert_stays_as_long_as_the_alert() {
-    let mut state = fresh();
+    let state = fresh();
     let of = |n: u64, subject: &str| OutboxDocument { subject: subject.to_owned(), ..document("pager", n, 0, 10) };
     let outcomes = |state: &State| state.reader().unwrap().outbox_outcomes(PROGRAM).unwrap();
     let kept = |fingerprint: &str| (fingerprint.to_owned(), Some(b"alert".to_vec()));

@@ -20,6 +20,7 @@ pub enum Id {
     Lag,
     QueueDepth,
     SourceUp,
+    SourceBreaker,
     SourceRestarts,
     SourceFailures,
     TransportFrames,
@@ -114,6 +115,13 @@ pub const METRICS: &[Metric] = &[
         "Frames that a source has cut and that are not durable yet: in queues, at the normalizers, in the next commit.",
     ),
     metric(Id::SourceUp, Gauge, "hb_source_up", SOURCE, "1 when a source is read and its transport stands, else 0."),
+    metric(
+        Id::SourceBreaker,
+        Gauge,
+        "hb_source_breaker",
+        &["source", "state"],
+        "1 for the state of a source's circuit breaker: closed, open (it failed and rests), trying (until something comes).",
+    ),
     metric(Id::SourceRestarts, Counter, "hb_source_restarts_total", SOURCE, "Starts of a source after its first."),
     metric(
         Id::SourceFailures,

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::{Cut, FeedLimits, Job, Order, refused};
 use crate::clock;
 use crate::pipeline::{Cursor, Faulted, PipelineError, Refused, Stage};
-use crate::plugin::{Breaker, Frames, Polled, SourceInstance};
+use crate::plugin::{Frames, Polled, SourceInstance};
 use crate::state::DeliveryRows;
 use crate::transport::{
     Event, ExecEvent, FileEvent, Letter, Mail, MqttEvent, Oversize, Position, Progress, RawFrames, SocketEvent,
@@ -25,6 +25,10 @@ const EMPTY_POLL_MS: u64 = 10;
 
 /// Refusals that are handed on at once, also when nothing else comes: they wait in memory, a line's beginning each.
 const REFUSED_MAX: usize = 256;
+
+/// Faults of a source plugin in a row, each after a rebuild, that end the source until its next start: one bad batch and
+/// one unlucky rebuild must not, a plugin that fails every time should within seconds.
+const FAULTS_MAX: u32 = 5;
 
 /// How long a source that is told to finish may go on with what has already arrived, ms: a flood has no end.
 const FINISH_MS: u64 = 1_000;
@@ -49,7 +53,8 @@ pub(super) struct Reader {
     pub(super) refused: Vec<Refused>,
     pub(super) faults: Vec<Faulted>,
     pub(super) deliveries: DeliveryRows,
-    pub(super) breaker: Breaker,
+    /// Calls of the source plugin that ended in a fault since the last that did not.
+    pub(super) faults_in_a_row: u32,
     /// Frames that were handed on and are not taken.
     pub(super) waiting: Arc<AtomicU64>,
 }
@@ -133,12 +138,13 @@ impl Reader {
         let frames_max = self.limits.batch_frames.min(u32::try_from(frames_left).unwrap_or(u32::MAX));
         let polled = match self.source.poll(&self.inbox.frames, frames_max, self.limits.batch_bytes) {
             Ok(polled) => {
-                self.breaker.succeeded();
+                self.faults_in_a_row = 0;
                 polled
             }
             Err(fault) => {
                 tracing::warn!(source = self.source_name, plugin = self.plugin, %fault, "source plugin failed");
-                if self.breaker.faulted(&fault) {
+                self.faults_in_a_row += 1;
+                if self.faults_in_a_row >= FAULTS_MAX {
                     let (source_name, plugin) = (self.source_name.clone(), self.plugin.clone());
                     return Err(PipelineError::Plugin { source_name, plugin, fault });
                 }
@@ -382,7 +388,7 @@ impl Reader {
                     })?;
                     self.source = source;
                     self.plugin = plugin;
-                    self.breaker = Breaker::default();
+                    self.faults_in_a_row = 0;
                 }
             }
         }

@@ -94,7 +94,6 @@ impl Link {
                 // No topic aliases are asked for: the library hands such messages out without their topic.
                 o.set_max_packet_size(Some(MAX_PACKET_BYTES)).set_outgoing_inflight_upper_limit(OUTGOING);
                 o.set_session_expiry_interval(Some(options.session_expiry_s));
-                o.set_receive_maximum(options.receive_maximum);
                 if let Some((user, password)) = login {
                     o.set_credentials(user, password);
                 }

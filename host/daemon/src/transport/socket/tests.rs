@@ -14,11 +14,12 @@ use super::*;
 use crate::transport::Event;
 
 const MAX_FRAME: usize = 100;
+const MAX_CONNECTIONS: usize = 1_024;
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 
 fn options(listen: &str) -> SocketOptions {
-    SocketOptions::new(listen.parse().unwrap(), MAX_FRAME)
+    SocketOptions::new(listen.parse().unwrap(), MAX_FRAME, MAX_CONNECTIONS)
 }
 
 fn open(listen: &str) -> SocketTransport {
@@ -603,7 +604,7 @@ fn logger_is_understood() {
         (&format!("unix-stream://{path}"), vec!["--socket", path]),
         (&format!("unix-stream://{path}"), vec!["--socket", path, "--octet-count"]),
     ] {
-        let options = SocketOptions::new(listen.parse().unwrap(), 400);
+        let options = SocketOptions::new(listen.parse().unwrap(), 400, MAX_CONNECTIONS);
         let mut t = SocketTransport::open(options, None).unwrap();
         let mut all = arguments.clone();
         let port = match t.bound() {
