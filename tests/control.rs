@@ -81,7 +81,7 @@ fn every_verb_works_while_the_daemon_runs() {
     hb.write("hb.yaml", &format!("{text}sinks: [{{ name: out, plugin: jsonl, output: {{ file: out.jsonl }} }}]\n"));
     let mut running = run(&hb);
     running.wait_for("evidence: ", 1);
-    let case = hb.json(&["cases", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let case = hb.json(&["cases", "list"])[0]["case"].as_str().unwrap().to_owned();
     let pack = format!("packs/evidence_{case}");
     let decision = hb.json(&["log", "show", "--kind", "decision", "--count", "1"]);
     let decision = decision[0]["body"]["decision"].as_str().unwrap().to_owned();

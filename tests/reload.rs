@@ -187,18 +187,15 @@ fn what_cannot_change_at_run_time_is_refused_with_its_place() {
 
 #[test]
 fn a_reload_takes_a_secret_that_was_changed() {
-    let mut broker = Broker::start("allow_anonymous false\npassword_file DIR/users\n");
-    let (hb, port) = (Hb::new(), broker.port);
-    let set = |broker: &Broker, password: &str| {
-        let users = broker.path("users");
+    let (hb, dir) = (Hb::new(), tempfile::tempdir().unwrap());
+    let users = dir.path().join("users");
+    let set = |password: &str| {
         let made = Command::new("mosquitto_passwd").args(["-c", "-b"]).arg(&users).args(["hb", password]).output();
         assert!(made.unwrap().status.success(), "mosquitto_passwd");
-        // It drops its own rights to root, which reads what belongs to it alone.
-        std::fs::set_permissions(&users, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     };
-    set(&broker, FIRST_PASSWORD);
-    broker.kill();
-    broker.restart();
+    set(FIRST_PASSWORD);
+    let mut broker = Broker::start_in(dir, "allow_anonymous false\npassword_file DIR/users\n");
+    let port = broker.port;
     hb.write("password", FIRST_PASSWORD);
     let secret = hb.path("password");
     hb.write(
@@ -231,7 +228,7 @@ normalizers:
 
     // First the broker's, then ours, as anybody would.
     broker.kill();
-    set(&broker, SECOND_PASSWORD);
+    set(SECOND_PASSWORD);
     broker.restart();
     running.wait_for("not authori", 1);
     hb.write("password", SECOND_PASSWORD);

@@ -26,12 +26,12 @@ const EMPTY_POLL_MS: u64 = 10;
 /// Refusals that are handed on at once, also when nothing else comes: they wait in memory, a line's beginning each.
 const REFUSED_MAX: usize = 256;
 
+/// How long a source that is told to finish may go on with what has already arrived, ms: a flood has no end.
+const FINISH_MS: u64 = 1_000;
+
 /// Faults of a source plugin in a row, each after a rebuild, that end the source until its next start: one bad batch and
 /// one unlucky rebuild must not, a plugin that fails every time should within seconds.
 const FAULTS_MAX: u32 = 5;
-
-/// How long a source that is told to finish may go on with what has already arrived, ms: a flood has no end.
-const FINISH_MS: u64 = 1_000;
 
 /// Runs a source: transport to plugin to jobs.
 pub(super) struct Reader {
