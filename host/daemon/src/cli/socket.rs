@@ -233,7 +233,14 @@ fn read(stream: &UnixStream) -> Result<Request, String> {
 }
 
 fn work(stream: &UnixStream, request: Request, inside: Inside) -> u8 {
-    let Ok(peer) = stream.try_clone() else { return exit::IO };
+    let peer = match stream.try_clone() {
+        Ok(peer) => peer,
+        Err(e) => {
+            let err = format!("error[io]: the daemon cannot serve the verb now: {e}\n");
+            session::send(stream, &Answer { err: Some(err), ..Answer::default() });
+            return exit::IO;
+        }
+    };
     let who = rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.uid.as_raw());
     let Request { args, cwd, env, config, state, colour, screen, .. } = request;
     let session = Session { peer, author: format!("uid {who}"), cwd, env, screen, inside };
