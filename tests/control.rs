@@ -59,6 +59,9 @@ fn a_daemon_that_can_open_no_more_files_rests_and_then_hears_what_was_asked() {
     };
     // Those that are open stay so; below this number none is free.
     limit("3");
+    // It waited for the next connection already, with a file for it; but that is the last one.
+    let first = hb.run(&["status"]);
+    assert!(first.code == 74 && first.stderr.contains("cannot serve the verb now"), "{first:#?}");
     let answer = std::thread::scope(|threads| {
         let asking = threads.spawn(|| hb.run(&["status"]));
         running.wait_for("no verb can be heard", 1);
