@@ -370,6 +370,39 @@ fn what_no_sink_takes_in_time_is_a_dead_letter_and_counted() {
 }
 
 #[test]
+fn the_metrics_tell_what_was_delivered_and_what_was_given_up() {
+    let hb = plant(SHORT, FULL, ", deliver: [alerts], retry: { max_attempts: 1 }");
+    let config = fs::read_to_string(hb.path("hb.yaml")).unwrap();
+    hb.write("hb.yaml", &(followed(&config) + "http: { listen: \"127.0.0.1:0\" }\n"));
+    let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=info").env("NO_COLOR", "1"));
+    let address = health::address(&hb, &mut running);
+    let lines = fs::read_to_string(hb.path("telemetry.jsonl")).unwrap().lines().count() as u64;
+    let deadline = Instant::now() + PATIENCE;
+    let (told, scraped) = loop {
+        let read = hb.json(&["status"])["sources"]["plant"]["lines"].as_u64().unwrap_or(0);
+        let told = logged(&hb, "alert.firing").len() + logged(&hb, "alert.resolved").len();
+        let scraped = health::scrape(&address);
+        let is_over = ["dead", "delivered"].map(|outcome| {
+            let sink = if outcome == "dead" { "out" } else { "pager" };
+            documents_total(&scraped, sink, outcome) == told as f64
+        });
+        if read >= lines && is_over == [true, true] {
+            break (told, scraped);
+        }
+        assert!(Instant::now() < deadline, "{read} of {lines} lines, {told} events: {scraped:#?}");
+    };
+    assert!(told > 3, "{told} events");
+    for (sink, outcome) in [("out", "delivered"), ("out", "dropped"), ("pager", "dead"), ("pager", "dropped")] {
+        assert_eq!(documents_total(&scraped, sink, outcome), 0.0, "{sink} {outcome}");
+    }
+    running.end();
+}
+
+fn documents_total(scraped: &BTreeMap<String, f64>, sink: &str, outcome: &str) -> f64 {
+    health::value(scraped, &format!("hb_documents_total{{sink=\"{sink}\",outcome=\"{outcome}\"}}"))
+}
+
+#[test]
 fn a_sink_that_is_down_keeps_no_run_from_its_end() {
     let hb = plant(SHORT, FULL, "");
     let output = hb.done(&["daemon", "--once"]);

@@ -127,7 +127,7 @@ fn kill_once(hb: &Hb, aim: Place, dice: &mut Dice) -> Last {
 }
 
 /// Commits that are durable, after the whole log was verified; in a copy, so that the state stays as it was left.
-fn commits(hb: &Hb) -> u64 {
+pub(crate) fn commits(hb: &Hb) -> u64 {
     let copy = tempfile::tempdir().unwrap();
     let state = hb.path("state");
     std::fs::copy(state.join("hb.redb"), copy.path().join("hb.redb")).unwrap();

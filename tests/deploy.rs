@@ -15,6 +15,9 @@ use crate::support::machine::{GIVEN, Machine};
 /// Highest exposure that `systemd-analyze security` may find, times ten as its `--threshold` has it.
 const EXPOSURE_MAX: &str = "15";
 
+/// Entries of the journal while hb is away: more than `journalctl --follow` begins with by itself.
+const ENTRIES_AWAY: usize = 20;
+
 /// A source tree with a build in it, as somebody has who installs hb.
 pub(crate) fn lay_out(tree: &Path) {
     let repository = repository();
@@ -339,12 +342,12 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
 fn drop_ins_open_what_they_say_and_no_more() {
     let Some(machine) = machine("the drop-ins in a real systemd") else { return };
     install(&machine);
-    let reader = "  - name: journal
-    plugin: syslog
-    transport: { exec: { argv: [journalctl, --follow, --lines, \"0\", --output, json, --identifier, pump-2] } }
-    settings: { format: journald, fields: kv }
-    normalizer: telemetry
-";
+    // The source is the one that the drop-in shows.
+    let shown = fs::read_to_string(repository().join("examples/deploy/drop-ins/journal.conf")).unwrap();
+    let reader: String =
+        shown.lines().filter_map(|line| line.strip_prefix("#   ")).map(|l| format!("  {l}\n")).collect();
+    assert!(reader.contains("cursor_field: __CURSOR") && reader.contains("my-program"), "{reader}");
+    let reader = reader.replace("my-program", "pump-2");
     let config = fs::read_to_string(repository().join("examples/deploy/hb.yaml")).unwrap();
     let config =
         config.replace("127.0.0.1:5514", "127.0.0.1:514").replace("\nnormalizers:", &format!("{reader}\nnormalizers:"));
@@ -361,13 +364,28 @@ fn drop_ins_open_what_they_say_and_no_more() {
     ));
     machine.done("logger --server 127.0.0.1 --port 514 --tcp --tag pump-1 'temp=61.2 rpm=2950'");
     machine.wait_for("journalctl --no-pager --unit hb-daemon | grep -E 'committing.*samples=2'");
+    // Entries from before the first start, while it runs, while it is away, and after that: each comes once.
+    let samples = |n: usize| {
+        machine.wait_for(&format!("hb status --config /etc/hb/hb.yaml | grep -w 'samples {n}'"));
+    };
     machine.done("systemd-cat --identifier pump-2 echo temp=61.2 rpm=2950 flow=7");
-    machine.wait_for("test $(journalctl --no-pager --unit hb-daemon | grep -cE 'committing.*samples=2') = 2");
+    samples(4);
+    machine.done("systemctl stop hb-daemon");
+    machine.done(&format!(
+        "for n in $(seq {ENTRIES_AWAY}); do systemd-cat --identifier pump-2 echo temp=$n.5 rpm=2950; done
+         journalctl --sync
+         systemctl start hb-daemon"
+    ));
+    samples(4 + 2 * ENTRIES_AWAY);
+    machine.done("systemd-cat --identifier pump-2 echo temp=99.5 rpm=2950");
+    samples(4 + 2 * ENTRIES_AWAY + 2);
     let pid = machine.property("hb-daemon", "MainPID");
     // CAP_NET_BIND_SERVICE is bit 10, and nothing else is there.
     let held = machine.done(&format!("grep -E '^Cap(Eff|Bnd)' /proc/{pid}/status | cut -f2 | sort -u"));
     assert_eq!(held, "0000000000000400\n");
     machine.done("systemctl stop hb-daemon");
+    let status = machine.done("hb status --config /etc/hb/hb.yaml");
+    assert!(status.contains(&format!("samples {}", 4 + 2 * ENTRIES_AWAY + 2)), "each entry once: {status}");
 }
 
 #[test]

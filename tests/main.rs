@@ -5,6 +5,7 @@
 mod alerts;
 mod broker;
 mod cli;
+mod control;
 mod crash;
 mod demo;
 mod deploy;

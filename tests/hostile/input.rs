@@ -2,9 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::{BEGIN, Counts, WIDE, assert_quarantined, counts, line, once, quarantine, reading};
+use super::{BEGIN, Counts, PROGRAM, WIDE, assert_quarantined, counts, line, once, quarantine, reading};
+use crate::support::broker::Broker;
 use crate::support::hb::{Hb, Output, Running, surround};
 
 /// Bytes of a line nobody can want.
@@ -12,6 +15,12 @@ const HUGE_LINE: usize = 100 << 20;
 
 /// Most memory hb may take for it, kB.
 const HUGE_LINE_MEMORY_KB: u64 = 150 << 10;
+
+/// Longest message and datagram where too long ones are sent, bytes.
+const SHORT_LIMIT: usize = 1_024;
+
+/// How long what was sent may take to be counted.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A year, seconds.
 const YEAR: u64 = 365 * 86_400;
@@ -175,4 +184,71 @@ fn measured(hb: &Hb, args: &[&str]) -> u64 {
     assert_eq!(output.code, 0, "{output:#?}");
     let line = output.stderr.lines().find(|l| l.contains("Maximum resident set size")).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_message_or_datagram_that_is_too_long_is_refused_once_and_by_its_name() {
+    let (broker, hb) = (Broker::start(""), Hb::new());
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    hb.write(
+        "hb.yaml",
+        &format!(
+            "program: {PROGRAM}
+state: ./state
+require_signed: false
+sources:
+  - {{ name: u, plugin: mqtt, transport: {{ socket: {{ listen: \"udp://127.0.0.1:{port}\" }} }}, normalizer: n }}
+  - name: m
+    plugin: mqtt
+    transport: {{ mqtt: {{ broker: \"tcp://127.0.0.1:{}\", topics: [plant/#], client_id: long }} }}
+    normalizer: n
+normalizers:
+  - {{ name: n, plugin: schema-map, settings: {WIDE} }}
+limits: {{ max_line_bytes: {SHORT_LIMIT}, commit_ms: 50 }}
+",
+            broker.port
+        ),
+    );
+    let mut running = Running::start(hb.command(&["daemon"]).env("RUST_LOG", "hb=debug"));
+    running.wait_for("reading", 2);
+    assert!(broker.says("Sending SUBACK to long"), "it does not subscribe");
+    let until = |expected: Counts| {
+        let deadline = Instant::now() + PATIENCE;
+        while counts(&hb) != expected {
+            assert!(Instant::now() < deadline, "{:?} and not {expected:?}: {:#?}", counts(&hb), quarantine(&hb));
+        }
+    };
+    let publish = |lines: &[&str]| {
+        let (mut child, mut stdin) = broker.publisher("plant/m");
+        for line in lines {
+            writeln!(stdin, "{line}").unwrap();
+        }
+        drop(stdin);
+        assert!(child.wait().unwrap().success(), "the broker did not take all messages");
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let send = |text: &str| assert!(socket.send_to(text.as_bytes(), ("127.0.0.1", port)).unwrap() > 0);
+
+    // Each is counted and, where somebody waits for it, acknowledged, also when nothing else comes.
+    let long = "x".repeat(SHORT_LIMIT + 1);
+    publish(&[&long]);
+    until(Counts { samples: 0, rejects: 1, refused: 0, faults: 0 });
+    assert!(broker.says("Received PUBACK from long"), "a message that is too long is not acknowledged");
+    send(&long);
+    until(Counts { samples: 0, rejects: 2, refused: 0, faults: 0 });
+    // And it takes nothing from those before and behind it.
+    let good = [line(0, 1), line(1, 2), line(2, 3)].map(|line| line.trim_end().to_owned());
+    publish(&[&good[0], &long, &good[1], &long]);
+    for text in [&good[0], &long, &good[1], &good[2], &long] {
+        send(text);
+    }
+    until(Counts { samples: 5, rejects: 6, refused: 0, faults: 0 });
+    running.end();
+    let (message, datagram) = ("message longer than 1024 bytes", "datagram longer than 1024 bytes");
+    assert_quarantined(&hb, &[(message, 3), (datagram, 3)]);
+    let list = hb.json(&["quarantine", "list"]);
+    let samples: Vec<&str> =
+        super::list(&list, "refused").iter().map(|r| r["sample"].as_str().unwrap_or_default()).collect();
+    assert!(samples.iter().any(|s| s.starts_with("1025 bytes from plant/m: xxx")), "{samples:#?}");
+    assert!(samples.iter().any(|s| s.starts_with("from 127.0.0.1: xxx")), "{samples:#?}");
 }

@@ -265,18 +265,24 @@ fn run() -> u8 {
             Err(failure) => failure,
         };
         let Some(state) = failure.locked.as_deref() else { return fail(&failure, colour) };
-        let answer = if is_ours {
-            socket::is_served(state).then(|| fail(&failure, colour))
-        } else {
-            // The daemon that holds the state can do it.
-            let opens = matches!(&cli.verb, Verb::Report(report::ReportVerb::Open(_)));
-            socket::ask(state, &cli.global, opens)
-        };
-        match answer {
-            Some(code) => return code,
-            None if Instant::now() >= deadline => return fail(&failure, colour),
-            // Another verb holds it, and will be done soon; or a daemon that has just begun.
-            None => std::thread::sleep(Duration::from_millis(LOCK_STEP_MS)),
+        loop {
+            let answer = if is_ours {
+                // Another daemon holds it, and goes on: starting again would change nothing.
+                socket::is_served(state).then(|| told(&failure, exit::CONFIG, colour))
+            } else {
+                // The daemon that holds the state can do it.
+                let opens = matches!(&cli.verb, Verb::Report(report::ReportVerb::Open(_)));
+                socket::ask(state, &cli.global, opens)
+            };
+            match answer {
+                Some(code) => return code,
+                None if Instant::now() >= deadline => return fail(&failure, colour),
+                // Another verb holds it, and will be done soon; or a daemon that has just begun.
+                None => std::thread::sleep(Duration::from_millis(LOCK_STEP_MS)),
+            }
+            if State::is_free(state) {
+                break;
+            }
         }
     }
 }
@@ -296,8 +302,12 @@ fn obey(args: &[String], config: Option<PathBuf>, state: Option<PathBuf>, colour
 }
 
 fn fail(failure: &Failure, colour: bool) -> u8 {
+    told(failure, failure.code, colour)
+}
+
+fn told(failure: &Failure, code: u8, colour: bool) -> u8 {
     tell(&failure.found.render(colour));
-    failure.code
+    code
 }
 
 fn perform(cli: &Cli) -> Done {
@@ -404,7 +414,7 @@ impl From<Diagnostic> for Failure {
 impl From<StateError> for Failure {
     fn from(e: StateError) -> Self {
         let code = match &e {
-            StateError::Locked { .. } | StateError::Version { .. } => exit::CONFIG,
+            StateError::Version { .. } => exit::CONFIG,
             StateError::Corrupt { .. } | StateError::Refused { .. } => exit::BUG,
             StateError::Forgotten { .. } => exit::DATA,
             _ => exit::IO,

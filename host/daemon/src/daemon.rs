@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::config::ConfigFile;
 use crate::diagnostic::{Area, Diagnostic, chain};
 use crate::dispatch::Sinks;
+use crate::generation::secrets::{DigestKey, SecretDigest};
 use crate::generation::{Generation, Unit};
 use crate::pipeline::PipelineError;
 use crate::pipeline::feed::{FeedLimits, Prepared};
@@ -88,6 +89,25 @@ pub struct Built {
     pub file: ConfigFile,
     /// The generation.
     pub generation: Generation,
+    sink_secrets: SecretDigest,
+    key: Arc<DigestKey>,
+}
+
+impl Built {
+    /// Notes what the secrets and certificates are that the config refers to. Digests under one key can be compared.
+    pub fn new(file: ConfigFile, mut generation: Generation, key: Arc<DigestKey>) -> Built {
+        for unit in &mut generation.units {
+            unit.secrets = key.of_transport(&unit.transport);
+        }
+        let sink_secrets = key.of_sinks(&file.config.sinks);
+        Built { file, generation, sink_secrets, key }
+    }
+
+    /// Whether what both refer to is the same.
+    fn has_secrets_of(&self, other: &Built) -> bool {
+        let of = |built: &Built| built.generation.units.iter().map(|unit| unit.secrets.clone()).collect::<Vec<_>>();
+        self.sink_secrets == other.sink_secrets && of(self) == of(other)
+    }
 }
 
 /// A swap that succeeded.

@@ -25,11 +25,11 @@ pub mod exit {
     pub const DATA: u8 = 65;
     /// A bug in hb.
     pub const BUG: u8 = 70;
-    /// A file or device could not be read or written.
+    /// A file or device could not be read or written, or another process worked on the state for too long.
     pub const IO: u8 = 74;
     /// Not permitted.
     pub const NOPERM: u8 = 77;
-    /// The configuration, a policy or a plugin is wrong.
+    /// The configuration, a policy or a plugin is wrong, or a daemon runs on the state already.
     pub const CONFIG: u8 = 78;
 }
 

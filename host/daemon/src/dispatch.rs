@@ -28,6 +28,7 @@ use crate::keys::Signer;
 use crate::pipeline::record::LIVE;
 use crate::plugin::{Delivered, Document, Kind, SinkInstance};
 use crate::state::{Commit, DeadRow, Settled, Settlement, State, StateError};
+use crate::telemetry::Vitals;
 
 pub use bell::Bell;
 
@@ -148,8 +149,14 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Puts sinks to work; what is in the outbox from before is delivered first.
-    pub fn start(state: State, signer: Arc<Signer>, program: &str, sinks: Sinks) -> std::io::Result<Dispatcher> {
-        let office = Office { state, signer, program: program.to_owned(), bell: Bell::default() };
+    pub fn start(
+        state: State,
+        signer: Arc<Signer>,
+        program: &str,
+        sinks: Sinks,
+        vitals: Arc<Vitals>,
+    ) -> std::io::Result<Dispatcher> {
+        let office = Office { state, signer, program: program.to_owned(), bell: Bell::default(), vitals };
         let mut dispatcher = Dispatcher { office, workers: BTreeMap::new(), leaving: Vec::new() };
         dispatcher.replace(sinks)?;
         Ok(dispatcher)
@@ -169,6 +176,8 @@ impl Dispatcher {
         self.office.bell.clear(&|name| sinks.sinks.iter().any(|sink| sink.name == name));
         let mut before = std::mem::take(&mut self.workers);
         for Sink { name, instance, retry } in sinks.sinks {
+            // A sink that has taken nothing is shown too.
+            self.office.vitals.settled(&name, 0, 0);
             let worker = Worker::new(self.office.clone(), name.clone(), instance, retry);
             let before = before.remove(&name);
             let thread = Builder::new().name(format!("hb-sink-{name}")).spawn(move || worker.run(before))?;
@@ -193,7 +202,7 @@ impl Dispatcher {
     /// Documents of sinks that the config does not name any more: they wait for it to come back as long as for any
     /// sink, then they are dead letters.
     fn look_for_orphans(&self, sinks: &Sinks) -> Result<(), StateError> {
-        let Office { state, signer, program, .. } = &self.office;
+        let Office { state, signer, program, vitals, .. } = &self.office;
         let reader = state.reader()?;
         let (max_age_ns, now_ns) = (RetryConfig::default().max_age_ns, clock::now_ns());
         let mut commit = Commit { program: program.clone(), lane: LIVE.to_owned(), ..Commit::default() };
@@ -210,13 +219,17 @@ impl Dispatcher {
                 let frame = reader.outbox_document(program, &sink, row.seq)?.unwrap_or_default();
                 let cause = "no sink of this name is configured any more".to_owned();
                 commit.dead.push(DeadRow { plugin: sink.clone(), ordinal: row.seq, cause, frame });
-                commit.settled.push(Settled { sink: sink.clone(), seq: row.seq, what: Settlement::Gone });
+                commit.settled.push(Settled { sink: sink.clone(), seq: row.seq, what: Settlement::Dead });
             }
         }
         drop(reader);
         if !commit.settled.is_empty() {
             commit.counters.push(("documents.dead".to_owned(), commit.dead.len() as u64));
+            let given_up: Vec<String> = commit.dead.iter().map(|letter| letter.plugin.clone()).collect();
             state.commit(commit, signer)?;
+            for sink in &given_up {
+                vitals.settled(sink, 0, 1);
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! settings, policies with their parameters, windows and limits are.
 
 pub mod history;
+pub mod secrets;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use crate::plugin::{Grants, Host, HostOptions, Kind, Loaded, Manifest, Trust};
 use crate::policy::{self, PolicyKind, PolicyProblem, PolicySet};
 use crate::transport::mqtt::{ClientCertificate, MqttVersion, Qos, TlsOptions};
 use crate::transport::{ExecOptions, FileOptions, MqttOptions, SocketOptions, TransportError, TransportOptions};
+
+use secrets::SecretDigest;
 
 /// Largest plugin file in bytes: a Python guest has 18 MB.
 const MAX_WASM_BYTES: u64 = 128 << 20;
@@ -63,6 +66,8 @@ pub struct Unit {
     pub normalizer: Part,
     /// Normalizer instances.
     pub workers: usize,
+    /// What its transport's secrets were when a daemon read them.
+    pub secrets: SecretDigest,
 }
 
 /// A loaded plugin with its settings.
@@ -251,8 +256,11 @@ pub fn transport_options(
         }),
         TransportConfig::Socket(socket) => TransportOptions::Socket(SocketOptions {
             framing: socket.framing.parse().unwrap_or_default(),
-            max_connections: socket.max_connections as usize,
-            ..SocketOptions::new(socket.listen.parse().map_err(|e| wrong_setting(&e, LISTEN_HELP))?, max_bytes)
+            ..SocketOptions::new(
+                socket.listen.parse().map_err(|e| wrong_setting(&e, LISTEN_HELP))?,
+                max_bytes,
+                socket.max_connections as usize,
+            )
         }),
         TransportConfig::Exec(exec) => {
             let options = ExecOptions {
@@ -305,7 +313,6 @@ fn mqtt_options(config: &MqttTransportConfig, max_payload_bytes: usize) -> Resul
         session_expiry_s: config.session_expiry_sec,
         in_flight_window: config.in_flight_window,
         unmarked: config.redelivery == "content",
-        receive_maximum: None,
         max_payload_bytes,
     };
     options.check()?;
@@ -434,7 +441,8 @@ fn build_units(
                 found.push(d.at(file.place(&format!("sources[{i}].transport"))));
             }
             let (name, workers) = (s.name.to_string(), n.workers.into());
-            units.push(Unit { name, transport, whole: false, source, normalizer, workers });
+            let secrets = SecretDigest::default();
+            units.push(Unit { name, transport, whole: false, source, normalizer, workers, secrets });
         }
     }
     units

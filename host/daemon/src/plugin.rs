@@ -18,10 +18,9 @@
 //! [`host`] and [`load`] from bytes to a checked component, [`cache`] compiled code on disk, [`compiler`] where it is
 //! made, [`frames`] the batch, [`guest`] what it may reach and `instance` one living guest, [`normalizer`] with its
 //! [`outcome`], [`source`] and [`sink`] the three kinds, [`refusal`] why one was not loaded, [`fault`] what goes wrong
-//! later, [`breaker`] when to give up.
+//! later.
 
 mod bindings;
-pub mod breaker;
 pub mod cache;
 pub mod compiler;
 pub mod fault;
@@ -43,7 +42,6 @@ pub use bindings::hb::plugin::http::{Header, Request, Response};
 pub use bindings::hb::plugin::types::{
     AttributeParam, AttributeResult as Attribute, Event, Failure, Reject, SamplesParam, SeriesDef, SeriesKind,
 };
-pub use breaker::Breaker;
 pub use fault::PluginFault;
 pub use frames::Frames;
 pub use guest::{Counters, HostCalls};

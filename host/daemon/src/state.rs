@@ -51,7 +51,7 @@ pub use self::error::StateError;
 pub use self::holds::{HoldChange, HoldRow, Kept};
 pub use self::lists::{DeadCount, QuarantineCount, QuarantineSample};
 pub use self::log::{LogProblem, LogSummary, SignedHead};
-pub use self::outbox::{OutboxRow, OutboxSum};
+pub use self::outbox::{DocumentOutcome, DocumentOutcomes, OutboxRow, OutboxSum};
 pub use self::reader::{DecisionFilter, Lookup, Reader};
 pub use self::usage::Usage;
 
@@ -222,6 +222,11 @@ impl State {
     /// The log's name in its checkpoints.
     pub fn origin(&self) -> String {
         self.0.identity.origin()
+    }
+
+    /// Whether no process works on the state in a directory now.
+    pub fn is_free(dir: &Path) -> bool {
+        StateLock::is_free(dir)
     }
 
     /// What opening the state found.

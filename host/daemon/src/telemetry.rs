@@ -118,12 +118,31 @@ struct Seldom {
     alerts: BTreeMap<&'static str, u64>,
     alerts_firing: u64,
     outbox: BTreeMap<String, u64>,
+    /// What became of documents, by sink.
+    documents: BTreeMap<String, Documents>,
     reloads: BTreeMap<&'static str, u64>,
     /// Bytes of the log, what it is allowed, and whether nothing of it may go.
     log: (u64, u64, bool),
     /// What was told of refused telemetry, and when.
     told: BTreeMap<String, [u64; 4]>,
     told_at: Option<Instant>,
+}
+
+/// What became of the documents of one sink since the process began.
+#[derive(Debug, Default)]
+struct Documents {
+    delivered: u64,
+    dead: u64,
+    /// As the state counts them: when it was looked at first, and now.
+    dropped: (Option<u64>, u64),
+}
+
+impl Documents {
+    fn outcomes(&self) -> [(&'static str, u64); 3] {
+        let (first, now) = self.dropped;
+        let dropped = first.map_or(0, |first| now.saturating_sub(first));
+        [("delivered", self.delivered), ("dead", self.dead), ("dropped", dropped)]
+    }
 }
 
 impl Default for Vitals {
@@ -249,9 +268,20 @@ impl Vitals {
         self.seldom().alerts_firing = firing;
     }
 
-    /// This many documents wait for a sink.
-    pub fn outbox(&self, sink: &str, waiting: u64) {
-        self.seldom().outbox.insert(sink.to_owned(), waiting);
+    /// This many documents wait for a sink, and so many were ever dropped since its queue was full.
+    pub fn outbox(&self, sink: &str, waiting: u64, dropped: u64) {
+        let mut seldom = self.seldom();
+        seldom.outbox.insert(sink.to_owned(), waiting);
+        let documents = seldom.documents.entry(sink.to_owned()).or_default();
+        documents.dropped = (documents.dropped.0.or(Some(dropped)), dropped);
+    }
+
+    /// A sink took so many documents more, and so many more were given up.
+    pub fn settled(&self, sink: &str, delivered: u64, dead: u64) {
+        let mut seldom = self.seldom();
+        let documents = seldom.documents.entry(sink.to_owned()).or_default();
+        documents.delivered += delivered;
+        documents.dead += dead;
     }
 
     /// The log needs so many bytes of what it is allowed; `is_full` when it takes nothing more.
@@ -326,6 +356,8 @@ impl Vitals {
         let quantiles =
             |latency: &Latency| -> BTreeMap<&'static str, f64> { latency.quantiles().into_iter().collect() };
         let seldom = self.seldom();
+        let documents: BTreeMap<&String, BTreeMap<&str, u64>> =
+            seldom.documents.iter().map(|(sink, d)| (sink, d.outcomes().into_iter().collect())).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -350,6 +382,7 @@ impl Vitals {
             "shed_samples": self.shed_samples.load(Relaxed),
             "alerts_firing": seldom.alerts_firing,
             "outbox": seldom.outbox,
+            "documents": documents,
             "reloads": seldom.reloads,
         })
     }
@@ -406,6 +439,11 @@ impl Vitals {
         scrape.count(Id::LogFull, &[], is_full.into());
         for (sink, waiting) in &seldom.outbox {
             scrape.count(Id::OutboxDepth, &[sink], *waiting);
+        }
+        for (sink, documents) in &seldom.documents {
+            for (outcome, n) in documents.outcomes() {
+                scrape.count(Id::Documents, &[sink, outcome], n);
+            }
         }
         let usual = ["active", "refused", "rolled_back"];
         let outcomes: BTreeSet<&str> = usual.into_iter().chain(seldom.reloads.keys().copied()).collect();
@@ -522,7 +560,8 @@ mod tests {
     #[test]
     fn every_metric_of_the_table_is_shown() {
         let vitals = Vitals::new();
-        vitals.outbox("hook", 2);
+        vitals.outbox("hook", 2, 40);
+        vitals.settled("hook", 0, 1);
         vitals.reloaded("active");
         vitals.committed(&Durable { alerts: vec!["firing"], firing: Some(1), ..Durable::default() });
         let counts = METRICS.iter().filter(|m| m.name.starts_with("hb_transport_")).map(|m| (m.id, 1)).collect();
@@ -538,5 +577,9 @@ mod tests {
         assert!(text.contains("hb_decisions_total{status=\"FAIL\"} 3\n"), "{text}");
         assert!(text.contains("hb_decision_latency_seconds_count 3\n"), "{text}");
         assert!(vitals.detail()["sources"]["s"]["transport"]["kernel_drops"] == 1);
+        // What was dropped before this process is not its own.
+        vitals.outbox("hook", 2, 47);
+        let documents = serde_json::json!({ "hook": { "delivered": 0, "dead": 1, "dropped": 7 } });
+        assert_eq!(vitals.detail()["documents"], documents);
     }
 }

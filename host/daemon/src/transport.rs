@@ -47,12 +47,34 @@ pub struct RawFrames {
 /// What belongs to messages besides their bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mail {
-    /// By frame: its number, for the acknowledgement, and how it is recognised when it comes again.
-    pub letters: Vec<(u64, Option<Delivery>)>,
-    /// Messages that are too long: the number of bytes, and the beginning.
-    pub oversize: Vec<(u64, Vec<u8>)>,
+    /// One for each message, in order.
+    pub letters: Vec<Letter>,
+    /// Messages that are too long: they are no frames.
+    pub oversize: Vec<Oversize>,
     /// Packet ids whose stored entries are to go before those of `letters` are written.
     pub settled: Vec<u16>,
+}
+
+/// A message as the broker knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Its number, for the acknowledgement.
+    pub number: u64,
+    /// How it is recognised when it comes again.
+    pub delivery: Option<Delivery>,
+    /// Whether it is one of the frames.
+    pub is_frame: bool,
+}
+
+/// A message that is too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oversize {
+    /// Where it came from: the topic.
+    pub origin: Arc<str>,
+    /// Its length.
+    pub bytes: u64,
+    /// How it begins.
+    pub beginning: Vec<u8>,
 }
 
 impl RawFrames {
@@ -107,7 +129,7 @@ pub enum Unsent {
 /// What a call to [`Transport::read`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// There are frames.
+    /// There are frames, or messages that are too long to be frames.
     Frames,
     /// Something happened between two frames; no frames this time.
     Event(Event),
@@ -369,16 +391,16 @@ fn read_mail(
     }
     out.mail.settled.append(&mut batch.settled);
     for message in batch.messages.drain(..) {
-        // The beginning of a message that is too long is shown, and means nothing.
-        let payload = match message.oversize_bytes {
-            None => &message.payload[..],
+        let is_frame = message.oversize_bytes.is_none();
+        out.mail.letters.push(Letter { number: message.number, delivery: message.delivery, is_frame });
+        match message.oversize_bytes {
+            None => out.push(&message.topic, message.number, &message.payload),
+            // Its beginning is shown, and means nothing.
             Some(bytes) => {
-                out.mail.oversize.push((bytes, message.payload.to_vec()));
-                &[]
+                let beginning = message.payload.to_vec();
+                out.mail.oversize.push(Oversize { origin: message.topic, bytes, beginning });
             }
-        };
-        out.push(&message.topic, message.number, payload);
-        out.mail.letters.push((message.number, message.delivery));
+        }
     }
     Progress::Frames
 }

@@ -161,6 +161,7 @@ fn rows(decided: &Decided, heard: &[Heard]) -> Result<Vec<Row>> {
         Row::at_least("alerts", alert_ms.len() as f64, ALERTS, ""),
         median("decision durable to alert received, median", &mut alert_ms),
         Row::below("decision durable to alert received, p99", quantile(&mut alert_ms, 0.99), ALERT_MS, "ms"),
+        Row::told("decision durable to alert received, longest", format!("{:.1} ms", quantile(&mut alert_ms, 1.0))),
         Row::told("windows of machines that report", flowing_ms.len().to_string()),
         median("end of window to decision durable, median", &mut flowing_ms),
         Row::below("end of window to decision durable, longest", quantile(&mut flowing_ms, 1.0), TICK_MS, "ms"),

@@ -14,7 +14,7 @@ use crate::alert::{Document, KeptAlert};
 use crate::clock;
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
 use crate::dispatch::Sinks;
-use crate::state::Reader;
+use crate::state::{DocumentOutcomes, Reader};
 
 /// Resolved alerts listed without `--all`, those that ended last.
 const RESOLVED_LISTED: usize = 10;
@@ -71,7 +71,7 @@ struct Line {
     age_sec: i64,
     case: Option<String>,
     decision: String,
-    /// By sink: `delivered`, `waiting` or `dead`.
+    /// By sink: `delivered`, `waiting`, `dead`, `dropped`, or `unknown` where no document was queued for it.
     delivery: BTreeMap<String, &'static str>,
 }
 
@@ -134,38 +134,32 @@ fn line(kept: KeptAlert, now_ns: i64, ways: &Ways) -> Line {
     }
 }
 
-/// Documents of alerts that sinks do not have.
+/// What became of the documents of alerts.
 struct Ways {
-    /// Sink and fingerprint of what waits.
+    /// Fingerprint and sink of what waits.
     waiting: BTreeSet<(String, String)>,
-    /// Sink and event of what was given up.
-    dead: BTreeSet<(String, String)>,
+    settled: DocumentOutcomes,
 }
 
 impl Ways {
     fn look(reader: &Reader, program: &str) -> Result<Ways, Failure> {
-        let mut ways = Ways { waiting: BTreeSet::new(), dead: BTreeSet::new() };
+        let mut waiting = BTreeSet::new();
         for (sink, _) in reader.outbox_sums(program)? {
             for row in reader.outbox(program, &sink)? {
-                ways.waiting.insert((sink.clone(), row?.subject));
-            }
-            for letter in reader.dead(program, &sink)? {
-                let event = serde_json::from_slice::<Value>(&letter.frame).unwrap_or_default();
-                ways.dead.extend(event["id"].as_str().map(|id| (sink.clone(), id.to_owned())));
+                waiting.insert((row?.subject, sink.clone()));
             }
         }
-        Ok(ways)
+        Ok(Ways { waiting, settled: reader.outbox_outcomes(program)? })
     }
 
+    /// What a sink knows of an alert; only what was settled for what the alert says now counts.
     fn of(&self, sink: &str, fingerprint: &str, event: &str) -> &'static str {
-        let holds = |set: &BTreeSet<(String, String)>, of: &str| set.contains(&(sink.to_owned(), of.to_owned()));
-        if holds(&self.waiting, fingerprint) {
-            "waiting"
-        } else if holds(&self.dead, event) {
-            "dead"
-        } else {
-            "delivered"
+        let key = (fingerprint.to_owned(), sink.to_owned());
+        if self.waiting.contains(&key) {
+            return "waiting";
         }
+        let settled = self.settled.get(&key).filter(|(_, id)| id == event);
+        settled.map_or("unknown", |(outcome, _)| outcome.as_str())
     }
 }
 

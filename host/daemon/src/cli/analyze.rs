@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
 use crate::diagnostic::{Area, Diagnostic, Place, exit};
 use crate::dispatch::Sinks;
+use crate::generation::secrets::SecretDigest;
 use crate::generation::{Generation, Part, Plugins, Unit};
 use crate::observe::{Observer, tracks};
 use crate::pipeline::record::{Recorder, text_map};
@@ -155,7 +156,18 @@ fn artifact_unit(file: &ConfigFile, dir: &Path) -> Result<(Unit, Vec<Vec<u8>>), 
     let source = load("file-replay", Kind::Source, json!({ "format": "csv" }))?;
     let normalizer = load("schema-map", Kind::Normalizer, json!({ "version": 1, "layout": "hb" }))?;
     let transport = TransportConfig::File(FileTransportConfig { path, follow: false });
-    Ok((Unit { name: SOURCE.into(), transport, whole: true, source, normalizer, workers: 1 }, content))
+    Ok((
+        Unit {
+            name: SOURCE.into(),
+            transport,
+            whole: true,
+            source,
+            normalizer,
+            workers: 1,
+            secrets: SecretDigest::default(),
+        },
+        content,
+    ))
 }
 
 /// A run is named by what it is made of, so analysing the same again is the same run.

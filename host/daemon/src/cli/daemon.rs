@@ -22,6 +22,7 @@ use crate::daemon::reload::Reloader;
 use crate::daemon::{self, Built, Generations, Live, watch_files};
 use crate::diagnostic::{Diagnostic, Diagnostics, chain, exit, neutralise};
 use crate::dispatch::{Dispatcher, Left, Sinks};
+use crate::generation::secrets::DigestKey;
 use crate::generation::{Generation, Unit};
 use crate::keys::Signer;
 use crate::pipeline::PipelineError;
@@ -74,7 +75,7 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Done {
         let bar = progress::frames("daemon");
         run_once(&file, &generation, LIVE, sinks, bar)
     } else {
-        run(global, Built { file, generation }, sinks)
+        run(global, Built::new(file, generation, Arc::new(DigestKey::random())), sinks)
     };
     let (summary, mut recorder) = ended?;
     let config = &summary.config;
@@ -200,7 +201,7 @@ fn run(global: &Global, built: Built, sinks: Sinks) -> Result<(Summary, Recorder
 /// Puts the sinks to work behind each commit.
 fn dispatch(recorder: &mut Recorder, sinks: Sinks) -> Result<Dispatcher, Failure> {
     let (state, signer) = (recorder.state().clone(), Arc::clone(recorder.signer()));
-    let dispatcher = Dispatcher::start(state, signer, recorder.program(), sinks);
+    let dispatcher = Dispatcher::start(state, signer, recorder.program(), sinks, Arc::clone(recorder.vitals()));
     let dispatcher = dispatcher.map_err(|e| Failure::io("a thread for a sink".as_ref(), &e))?;
     let bell = dispatcher.bell();
     recorder.ring(move || bell.ring());
@@ -411,7 +412,7 @@ impl Watch for Talk {
             // A store that cannot be read says so elsewhere.
             let sums = recorder.state().reader().and_then(|reader| reader.outbox_sums(recorder.program()));
             for (sink, sum) in sums.unwrap_or_default() {
-                recorder.vitals().outbox(&sink, sum.rows);
+                recorder.vitals().outbox(&sink, sum.rows, sum.dropped);
             }
         }
     }

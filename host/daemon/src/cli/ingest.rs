@@ -15,6 +15,7 @@ use crate::artifact::{self, RunMeta, Writer};
 use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, SourceConfig, TransportConfig, yaml};
 use crate::diagnostic::{Area, Diagnostic, exit, neutralise};
+use crate::generation::secrets::SecretDigest;
 use crate::generation::{Part, Plugins, Unit};
 use crate::pipeline::feed::{Feed, FeedLimits, Next};
 use crate::pipeline::series::SeriesBook;
@@ -218,6 +219,7 @@ fn unit(
         source: part(&plugins, source, Kind::Source, &settings)?,
         normalizer: part(&plugins, plugin, Kind::Normalizer, &normalizer_settings)?,
         workers: configured.map_or(1, |n| n.workers.into()),
+        secrets: SecretDigest::default(),
     })
 }
 

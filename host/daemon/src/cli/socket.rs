@@ -33,6 +33,9 @@ const REQUEST_BYTES: u64 = 256 << 10;
 /// Longest wait for a request that was begun, or for a client to take an answer, s.
 const PATIENCE_SEC: u64 = 10;
 
+/// Wait after a connection that could not be accepted: with no file left the next one fails as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Verbs at work at the same time: each has a thread, and the pipeline comes first.
 const CLIENTS_MAX: usize = 8;
 
@@ -163,12 +166,21 @@ pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<Served> {
     fs::set_permissions(state.join(NAME), Permissions::from_mode(0o600))?;
     let clients = Arc::new(AtomicUsize::new(0));
     std::thread::Builder::new().name("hb-ctl".into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (inside, clients) = (inside.clone(), Arc::clone(&clients));
-            let is_full = clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX;
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                // Whoever asks waits until there is a file to hear it by.
+                Err(error) => {
+                    tracing::warn!(%error, "no verb can be heard");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
+            let (inside, seat) = (inside.clone(), Seat::take(&clients));
             let work = move || {
-                answer(stream, inside, is_full);
-                clients.fetch_sub(1, Ordering::Relaxed);
+                // All of it: it is given back when this is over, or never begins.
+                let seat = seat;
+                answer(stream, inside, seat.is_over);
             };
             // Without a thread the client sees its connection closed.
             if let Err(error) = std::thread::Builder::new().name("hb-verb".into()).spawn(work) {
@@ -177,6 +189,26 @@ pub(super) fn serve(state: &Path, inside: Inside) -> std::io::Result<Served> {
         }
     })?;
     Ok(Served(state.join(NAME)))
+}
+
+/// One of those whose verb is at work. It is given back when this is dropped, wherever that happens.
+struct Seat {
+    taken: Arc<AtomicUsize>,
+    /// Whether there were too many already.
+    is_over: bool,
+}
+
+impl Seat {
+    fn take(taken: &Arc<AtomicUsize>) -> Seat {
+        let is_over = taken.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX;
+        Seat { taken: Arc::clone(taken), is_over }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The socket by way of its directory: a path of its own may be longer than the 107 bytes a socket's name can have.
@@ -227,9 +259,36 @@ fn read(stream: &UnixStream) -> Result<Request, String> {
 }
 
 fn work(stream: &UnixStream, request: Request, inside: Inside) -> u8 {
-    let Ok(peer) = stream.try_clone() else { return exit::IO };
+    let peer = match stream.try_clone() {
+        Ok(peer) => peer,
+        Err(e) => {
+            let err = format!("error[io]: the daemon cannot serve the verb now: {e}\n");
+            session::send(stream, &Answer { err: Some(err), ..Answer::default() });
+            return exit::IO;
+        }
+    };
     let who = rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.uid.as_raw());
     let Request { args, cwd, env, config, state, colour, screen, .. } = request;
     let session = Session { peer, author: format!("uid {who}"), cwd, env, screen, inside };
     session::within(session, || guarded(|| obey(&args, config, state, colour)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_that_gets_no_thread_gives_its_seat_back() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 * CLIENTS_MAX {
+            let seat = Seat::take(&taken);
+            assert!(!seat.is_over);
+            // As the work of a thread that does not come to be.
+            drop(move || drop(seat));
+        }
+        let seats: Vec<Seat> = (0..=CLIENTS_MAX).map(|_| Seat::take(&taken)).collect();
+        assert_eq!(seats.iter().position(|seat| seat.is_over), Some(CLIENTS_MAX));
+        drop(seats);
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+    }
 }

@@ -11,6 +11,19 @@ use crate::config::yaml::{Node, Value};
 /// Most connections of one socket: more than a machine may have files open is no use.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 
+/// Connections when nothing else is said: a thousand machines on one collector, and poll(2) still takes well below a
+/// millisecond.
+pub const DEFAULT_MAX_CONNECTIONS: u32 = 1_024;
+
+/// Session expiry when nothing else is said: a week, as long as a broken machine may take to be mended.
+pub const DEFAULT_SESSION_EXPIRY_SEC: u32 = 7 * 24 * 3_600;
+
+/// Signs of life to a broker when nothing else is said.
+pub const DEFAULT_KEEP_ALIVE_SEC: u16 = 30;
+
+/// In-flight window when nothing else is said: mosquitto's `max_inflight_messages`.
+pub const DEFAULT_IN_FLIGHT_WINDOW: u16 = 20;
+
 /// The transports the host offers; exactly one is named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,7 +64,10 @@ pub struct SocketTransportConfig {
     pub max_connections: u32,
 }
 
-/// A command whose lines are frames, such as `[journalctl, -f, -o, json]`; it is started again when it ends.
+/// A command whose lines are frames, such as `[journalctl, -f, -o, json]`; it is started again when it ends. Lines are
+/// there once each where they carry a cursor that the command can go on from: `cursor_field` and `cursor_argument`
+/// belong together. Without them a start brings what the command shows first once more, and what came meanwhile is
+/// missed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExecTransportConfig {
     /// The command and its arguments; no shell. Example: `["journalctl", "-f", "-o", "json"]`.
@@ -144,7 +160,7 @@ impl FromNode for SocketTransportConfig {
         let listen = f.need("listen", reader);
         let words = ["auto", "newline", "octet_count"].map(|word| (word, word));
         let framing = f.choice("framing", "auto", &words, reader);
-        let max_connections = f.whole("max_connections", 1_024, &(1..=MAX_CONNECTIONS), reader);
+        let max_connections = f.whole("max_connections", DEFAULT_MAX_CONNECTIONS, &(1..=MAX_CONNECTIONS), reader);
         f.close(reader);
         Some(SocketTransportConfig { listen: listen?, framing: framing?.to_owned(), max_connections: max_connections? })
     }
@@ -170,14 +186,14 @@ impl FromNode for MqttTransportConfig {
         let versions = ["5", "3.1.1"].map(|word| (word, word));
         let version = f.choice("version", "5", &versions, reader);
         let client_id: Option<Option<String>> = f.optional("client_id", reader);
-        let session_expiry_sec = f.whole("session_expiry_sec", 604_800, &(0..=u32::MAX), reader);
+        let session_expiry_sec = f.whole("session_expiry_sec", DEFAULT_SESSION_EXPIRY_SEC, &(0..=u32::MAX), reader);
         let user: Option<Option<String>> = f.optional("user", reader);
         let password: Option<Option<SecretRef>> = f.optional("password", reader);
         let ca_file: Option<Option<PathBuf>> = f.optional("ca_file", reader);
         let cert_file: Option<Option<PathBuf>> = f.optional("cert_file", reader);
         let key_file: Option<Option<PathBuf>> = f.optional("key_file", reader);
-        let keep_alive_sec = f.whole("keep_alive_sec", 30, &(5..=3_600), reader);
-        let in_flight_window = f.whole("in_flight_window", 20, &(1..=u16::MAX), reader);
+        let keep_alive_sec = f.whole("keep_alive_sec", DEFAULT_KEEP_ALIVE_SEC, &(5..=3_600), reader);
+        let in_flight_window = f.whole("in_flight_window", DEFAULT_IN_FLIGHT_WINDOW, &(1..=u16::MAX), reader);
         let words = ["mark", "content"].map(|word| (word, word));
         let redelivery = f.choice("redelivery", "mark", &words, reader);
         f.close(reader);

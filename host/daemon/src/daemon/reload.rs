@@ -115,7 +115,7 @@ impl Reloader {
             return Err(found);
         }
         let generation = Generation::build(&file)?;
-        Ok(Built { file, generation })
+        Ok(Built::new(file, generation, Arc::clone(&active.key)))
     }
 
     /// Prepares what can be prepared, hands it to the loop, and waits for what comes of it.
@@ -150,9 +150,11 @@ impl Reloader {
     }
 }
 
-/// Whether nothing would change: what judges is named by its hash, the rest stands in the config.
+/// Whether nothing would change: what judges is named by its hash, the rest stands in the config or is referred to by it.
 fn is_same(active: &Built, candidate: &Built) -> bool {
-    active.generation.hash == candidate.generation.hash && active.file.config == candidate.file.config
+    active.generation.hash == candidate.generation.hash
+        && active.file.config == candidate.file.config
+        && active.has_secrets_of(candidate)
 }
 
 fn plugin_problem(e: PipelineError) -> Diagnostics {

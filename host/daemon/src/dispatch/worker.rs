@@ -19,6 +19,7 @@ use crate::keys::Signer;
 use crate::pipeline::record::LIVE;
 use crate::plugin::{Delivered, Document, SamplesParam, SinkInstance};
 use crate::state::{Commit, DeadRow, OutboxRow, Settled, Settlement, State, StateError};
+use crate::telemetry::Vitals;
 
 /// Documents offered in one call: enough that a backlog costs one commit for many.
 const BATCH_DOCUMENTS: usize = 256;
@@ -46,6 +47,7 @@ pub(super) struct Office {
     pub(super) signer: Arc<Signer>,
     pub(super) program: String,
     pub(super) bell: Bell,
+    pub(super) vitals: Arc<Vitals>,
 }
 
 /// The worker of one sink.
@@ -178,7 +180,7 @@ impl Worker {
                 Delivered::Delivered => {
                     delivered += 1;
                     tell_delivered(&self.sink, due);
-                    commit.settled.push(self.settled(due, Settlement::Gone));
+                    commit.settled.push(self.settled(due, Settlement::Delivered));
                 }
                 Delivered::Rejected(why) => self.bury(due, format!("rejected: {why}"), &mut commit),
                 Delivered::RetryAfterMs((ms, why)) => {
@@ -250,7 +252,7 @@ impl Worker {
     fn bury(&self, due: &Due, cause: String, commit: &mut Commit) {
         let (correlation_id, id) = (correlation_id(due), &due.row.id);
         tracing::error!(correlation_id, sink = self.sink, id, cause, "a document is given up; it is a dead letter now");
-        commit.settled.push(self.settled(due, Settlement::Gone));
+        commit.settled.push(self.settled(due, Settlement::Dead));
         let (plugin, ordinal, frame) = (self.sink.clone(), due.row.seq, due.json.clone());
         commit.dead.push(DeadRow { plugin, ordinal, cause, frame });
     }
@@ -258,7 +260,10 @@ impl Worker {
     /// Makes durable what became of the last call's documents.
     fn settle(&mut self) -> Result<(), StateError> {
         let Some(commit) = &self.unsettled else { return Ok(()) };
+        let settled = |what: Settlement| commit.settled.iter().filter(|settled| settled.what == what).count() as u64;
+        let (delivered, dead) = (settled(Settlement::Delivered), settled(Settlement::Dead));
         self.office.state.commit(commit.clone(), &self.office.signer)?;
+        self.office.vitals.settled(&self.sink, delivered, dead);
         self.unsettled = None;
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::series::SeriesBook;
 use super::{Cursor, Faulted, Normalized, PipelineError, Refused};
 use crate::config::Config;
 use crate::generation::{Part, Unit, transport_options};
-use crate::plugin::{Breaker, Frames, HostCalls, NormalizerInstance, PluginFault, SourceInstance};
+use crate::plugin::{Frames, HostCalls, NormalizerInstance, PluginFault, SourceInstance};
 use crate::state::DeliveryRows;
 use crate::telemetry::{Probe, Reading};
 use crate::transport::mqtt::Digest;
@@ -210,7 +210,7 @@ impl Feed {
             refused: Vec::new(),
             faults: Vec::new(),
             deliveries: DeliveryRows::default(),
-            breaker: Breaker::default(),
+            faults_in_a_row: 0,
             waiting: Arc::clone(&waiting),
         };
         tracing::debug!(source = unit.name, "reading");

@@ -189,9 +189,10 @@ impl Source {
         let of = |unit: &Unit, limits: FeedLimits| {
             transport_options(&unit.transport, unit.whole, limits.max_line_bytes as usize)
         };
-        // What cannot be told apart, for a secret that is gone, is taken for another one: opening it says what is wrong.
+        // Both are told what a secret is now; that it was another before is what the digests say. What cannot be told
+        // apart, for a secret that is gone, is taken for another one: opening it says what is wrong.
         let keeps_transport = match (of(&self.unit, self.limits), of(&unit, limits)) {
-            (Ok(before), Ok(after)) => before == after,
+            (Ok(before), Ok(after)) => before == after && self.unit.secrets == unit.secrets,
             _ => false,
         };
         let is_ending = matches!(self.change, Change::Leaving | Change::Transport(..));

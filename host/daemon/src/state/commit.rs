@@ -220,8 +220,10 @@ pub struct Settled {
 /// Whether a document still waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// It was delivered, or is a dead letter now.
-    Gone,
+    /// Its sink has it.
+    Delivered,
+    /// It was given up, and is a dead letter in the same commit.
+    Dead,
     /// It is to be offered again.
     Later {
         /// Attempts so far.

@@ -120,7 +120,7 @@ fn golden_commit() -> Commit {
         alerts: vec![("00112233aabbccdd".to_owned(), Some(text("alert"))), ("gone".to_owned(), None)],
         outbox: vec![document("a-1", "00112233aabbccdd"), document("a-2", "")],
         settled: vec![
-            Settled { sink: "pager".to_owned(), seq: 0, what: Settlement::Gone },
+            Settled { sink: "pager".to_owned(), seq: 0, what: Settlement::Delivered },
             Settled { sink: "pager".to_owned(), seq: 1, what: Settlement::Later { attempts: 2, next_attempt_ns: 12 } },
         ],
         meta: vec![name_of(4)],

@@ -41,6 +41,12 @@ impl StateLock {
         writeln!(file, "{}", std::process::id()).map_err(world())?;
         Ok(Self { _file: file })
     }
+
+    /// Whether nobody holds the lock now; who asks does not hold it either.
+    pub(super) fn is_free(dir: &Path) -> bool {
+        let Ok(file) = File::open(dir.join(LOCK_NAME)) else { return true };
+        flock(&file, FlockOperation::NonBlockingLockShared) != Err(rustix::io::Errno::WOULDBLOCK)
+    }
 }
 
 /// The process named inside the lock file; 0 when it is not there yet.
@@ -68,7 +74,9 @@ mod tests {
         let error = StateLock::take(dir.path()).unwrap_err();
         assert!(matches!(error, StateError::Locked { pid, .. } if pid == std::process::id()), "{error}");
         assert!(error.to_string().contains(&std::process::id().to_string()));
+        assert!(!StateLock::is_free(dir.path()));
         drop(lock);
+        assert!(StateLock::is_free(dir.path()) && StateLock::is_free(&dir.path().join("none")));
         StateLock::take(dir.path()).unwrap();
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A document gets the next number of its sink. It leaves when it is settled: delivered, or given up by the dispatcher,
 //! which then writes a dead letter in the same commit. A sink that takes nothing for long fills its queue; over the cap
-//! the documents of the lowest rank go first, the oldest of them first, and they are counted.
+//! the documents of the lowest rank go first, the oldest of them first, and they are counted. For each alert that is
+//! remembered, what became of its last document at each sink stays.
+
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -54,6 +57,34 @@ pub struct OutboxSum {
     pub next: u64,
 }
 
+/// What became of a document that waits no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentOutcome {
+    /// Its sink has it.
+    Delivered,
+    /// It was given up, and became a dead letter.
+    Dead,
+    /// Its queue was full.
+    Dropped,
+}
+
+impl DocumentOutcome {
+    /// All of them; a stored code is a place in this list.
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Dropped];
+
+    /// The text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// By fingerprint of an alert and sink: what became of the document that was settled last, and its id.
+pub type DocumentOutcomes = BTreeMap<(String, String), (DocumentOutcome, String)>;
+
 /// What the queue of one sink may hold.
 #[derive(Debug, Clone, Copy)]
 struct Cap {
@@ -63,7 +94,8 @@ struct Cap {
 
 type Heads<'t> = Table<'t, (&'static str, &'static str, u64), &'static [u8]>;
 type Contents<'t> = Table<'t, (&'static str, &'static str, u64, u16), &'static [u8]>;
-type Sums<'t> = Table<'t, (&'static str, &'static str), &'static [u8]>;
+type Rows<'t> = Table<'t, (&'static str, &'static str), &'static [u8]>;
+type Outcomes<'t> = Table<'t, (&'static str, &'static str, &'static str), &'static [u8]>;
 
 impl OutboxRow {
     fn decode(key: &dyn std::fmt::Debug, seq: u64, value: &[u8]) -> Result<Self, StateError> {
@@ -129,7 +161,9 @@ struct Queues<'t> {
     tally: &'t Tally,
     heads: Heads<'t>,
     contents: Contents<'t>,
-    sums: Sums<'t>,
+    sums: Rows<'t>,
+    alerts: Rows<'t>,
+    outcomes: Outcomes<'t>,
 }
 
 impl<'t> Queues<'t> {
@@ -140,6 +174,8 @@ impl<'t> Queues<'t> {
             heads: txn.open_table(tables::OUTBOX)?,
             contents: txn.open_table(tables::OUTBOX_DOCUMENTS)?,
             sums: txn.open_table(tables::OUTBOX_SUMS)?,
+            alerts: txn.open_table(tables::ALERTS)?,
+            outcomes: txn.open_table(tables::OUTBOX_OUTCOMES)?,
         })
     }
 
@@ -171,18 +207,18 @@ impl<'t> Queues<'t> {
     fn settle(&mut self, settled: &Settled) -> Result<(), StateError> {
         let (sink, seq) = (settled.sink.as_str(), settled.seq);
         let Some(mut row) = self.head(sink, seq)? else { return Ok(()) };
-        match settled.what {
-            Settlement::Gone => {
-                let mut sum = self.sum(sink)?;
-                self.remove(sink, &mut sum, seq, row.bytes)?;
-                self.put_sum(sink, &sum)
-            }
+        let outcome = match settled.what {
+            Settlement::Delivered => DocumentOutcome::Delivered,
+            Settlement::Dead => DocumentOutcome::Dead,
             Settlement::Later { attempts, next_attempt_ns } => {
                 (row.attempts, row.next_attempt_ns) = (attempts, next_attempt_ns);
                 self.heads.insert((self.program, sink, seq), row.encode().as_slice())?;
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        let mut sum = self.sum(sink)?;
+        self.remove(sink, &mut sum, &row, outcome)?;
+        self.put_sum(sink, &sum)
     }
 
     fn keep_under(&mut self, sink: &str, cap: Cap) -> Result<(), StateError> {
@@ -194,29 +230,47 @@ impl<'t> Queues<'t> {
         for row in self.heads.range((self.program, sink, 0)..=(self.program, sink, u64::MAX))? {
             let (key, value) = row?;
             let row = OutboxRow::decode(&key.value(), key.value().2, value.value())?;
-            all.push((row.rank, row.seq, row.bytes));
+            all.push(row);
         }
-        all.sort_unstable();
+        all.sort_unstable_by_key(|row| (row.rank, row.seq));
         let (rows, bytes) = (cap.rows / 10 * KEPT_TENTHS, cap.bytes / 10 * KEPT_TENTHS);
-        for (_, seq, size) in all {
+        for row in all {
             if sum.rows <= rows && sum.bytes <= bytes {
                 break;
             }
-            self.remove(sink, &mut sum, seq, size)?;
+            self.remove(sink, &mut sum, &row, DocumentOutcome::Dropped)?;
             sum.dropped += 1;
         }
         self.put_sum(sink, &sum)
     }
 
-    fn remove(&mut self, sink: &str, sum: &mut OutboxSum, seq: u64, bytes: u64) -> Result<(), StateError> {
+    fn remove(
+        &mut self,
+        sink: &str,
+        sum: &mut OutboxSum,
+        row: &OutboxRow,
+        outcome: DocumentOutcome,
+    ) -> Result<(), StateError> {
+        let seq = row.seq;
+        self.note(sink, row, outcome)?;
         self.heads.remove((self.program, sink, seq))?;
         let fragments = (self.program, sink, seq, 0)..=(self.program, sink, seq, u16::MAX);
         retain::drop_block(&mut self.contents, fragments, self.tally)?;
-        let (Some(rows), Some(left)) = (sum.rows.checked_sub(1), sum.bytes.checked_sub(bytes)) else {
+        let (Some(rows), Some(left)) = (sum.rows.checked_sub(1), sum.bytes.checked_sub(row.bytes)) else {
             let (key, what) = (format!("{:?}", (self.program, sink)), "the queue holds more than its sum".to_owned());
             return Err(StateError::Corrupt { table: "outbox_sums", key, what });
         };
         (sum.rows, sum.bytes) = (rows, left);
+        Ok(())
+    }
+
+    /// Notes what became of a document of an alert, as long as the alert is remembered.
+    fn note(&mut self, sink: &str, row: &OutboxRow, outcome: DocumentOutcome) -> Result<(), StateError> {
+        let subject = row.subject.as_str();
+        if !subject.is_empty() && self.alerts.get((self.program, subject))?.is_some() {
+            let value = Put::new().u8(outcome as u8).text(&row.id).done();
+            self.outcomes.insert((self.program, subject, sink), value.as_slice())?;
+        }
         Ok(())
     }
 
@@ -272,6 +326,28 @@ impl Reader {
             sums.push((key.1.to_owned(), OutboxSum::decode(&key, value.value())?));
         }
         Ok(sums)
+    }
+
+    /// What became of the last document of each alert of a program that is remembered.
+    pub fn outbox_outcomes(&self, program: &str) -> Result<DocumentOutcomes, StateError> {
+        let table = self.txn.open_table(tables::OUTBOX_OUTCOMES)?;
+        let mut outcomes = DocumentOutcomes::new();
+        for row in table.range((program, "", "")..)? {
+            let (key, value) = row?;
+            let key = key.value();
+            if key.0 != program {
+                break;
+            }
+            let mut take = Take::new("outbox_outcomes", &key, value.value())?;
+            let (code, id) = (take.u8()?, take.text()?);
+            take.end()?;
+            let Some(outcome) = DocumentOutcome::ALL.get(usize::from(code)) else {
+                let (key, what) = (format!("{key:?}"), format!("no outcome has the code {code}"));
+                return Err(StateError::Corrupt { table: "outbox_outcomes", key, what });
+            };
+            outcomes.insert((key.1.to_owned(), key.2.to_owned()), (*outcome, id));
+        }
+        Ok(outcomes)
     }
 
     /// Every alert of a program that is remembered, by fingerprint: CBOR.

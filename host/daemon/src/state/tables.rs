@@ -78,6 +78,9 @@ pub(super) const OUTBOX_DOCUMENTS: TableDefinition<'_, (Text, Text, u64, u16), B
     TableDefinition::new("outbox_documents");
 /// (program, sink) -> rows, bytes, dropped, next number of a queue.
 pub(super) const OUTBOX_SUMS: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("outbox_sums");
+/// (program, fingerprint of an alert, sink) -> what became of the document that was settled last, its id.
+pub(super) const OUTBOX_OUTCOMES: TableDefinition<'_, (Text, Text, Text), Bytes> =
+    TableDefinition::new("outbox_outcomes");
 /// (program, name) -> bytes.
 pub(super) const META: TableDefinition<'_, (Text, Text), Bytes> = TableDefinition::new("meta");
 /// name -> a fact about the whole file: schema, host id, epoch, boot, commits, the log's head.
@@ -90,6 +93,6 @@ pub(super) fn create_all(txn: &redb::WriteTransaction) -> Result<(), redb::Table
     }
     create!(JOURNAL FRAMES SERIES DECISIONS DECISION_IDS ENTRIES TILES SNAPSHOTS SNAPSHOT_IDS PINS CURSORS DELIVERIES QUARANTINE
         SAMPLES DEAD RINGS BLOBS COUNTERS RUNS CASES BASELINES TAGS ALERTS OUTBOX OUTBOX_DOCUMENTS
-        OUTBOX_SUMS META HOST HOLDS LANES MARKS COMPARED USAGE);
+        OUTBOX_SUMS OUTBOX_OUTCOMES META HOST HOLDS LANES MARKS COMPARED USAGE);
     Ok(())
 }

@@ -503,12 +503,52 @@ fn a_full_outbox_drops_the_oldest_of_the_lowest_rank_and_counts_them() {
     let left = waiting(&state, "bytes");
     assert!(left.len() < 16 && *left.last().unwrap() == 19 && left[0] > 0, "{left:?}");
     assert_eq!(sums(&state).len(), 2);
-    let gone = left.iter().map(|seq| Settled { sink: "bytes".to_owned(), seq: *seq, what: Settlement::Gone });
+    let gone = left.iter().map(|seq| Settled { sink: "bytes".to_owned(), seq: *seq, what: Settlement::Dead });
     let mut settled: Vec<Settled> = gone.collect();
     // One that was dropped is no surprise.
-    settled.push(Settled { sink: "bytes".to_owned(), seq: 0, what: Settlement::Gone });
+    settled.push(Settled { sink: "bytes".to_owned(), seq: 0, what: Settlement::Dead });
     state.commit(Commit { settled, ..empty() }, signer()).unwrap();
     let (_, sum) = sums(&state).into_iter().find(|(sink, _)| sink == "bytes").unwrap();
     assert_eq!((sum.rows, sum.bytes, sum.next), (0, 0, 20));
     assert_eq!(state.reader().unwrap().outbox_document(PROGRAM, "bytes", 19).unwrap(), None);
+}
+
+#[test]
+fn what_became_of_an_alert_stays_as_long_as_the_alert() {
+    let state = fresh();
+    let of = |n: u64, subject: &str| OutboxDocument { subject: subject.to_owned(), ..document("pager", n, 0, 10) };
+    let outcomes = |state: &State| state.reader().unwrap().outbox_outcomes(PROGRAM).unwrap();
+    let kept = |fingerprint: &str| (fingerprint.to_owned(), Some(b"alert".to_vec()));
+    let key = |fingerprint: &str| (fingerprint.to_owned(), "pager".to_owned());
+    let commit = Commit {
+        alerts: vec![kept("a"), kept("ab"), kept("b")],
+        outbox: vec![of(0, "a"), of(1, "ab"), of(2, "b"), of(3, "not remembered"), of(4, "")],
+        ..empty()
+    };
+    state.commit(commit, signer()).unwrap();
+    assert!(outcomes(&state).is_empty(), "all of them wait");
+    let settled = |seq: u64, what: Settlement| Settled { sink: "pager".to_owned(), seq, what };
+    let later = Settlement::Later { attempts: 1, next_attempt_ns: 9 };
+    let settled = vec![
+        settled(0, Settlement::Delivered),
+        settled(1, Settlement::Dead),
+        settled(2, later),
+        settled(3, Settlement::Delivered),
+        settled(4, Settlement::Delivered),
+    ];
+    state.commit(Commit { settled, ..empty() }, signer()).unwrap();
+    let (delivered, dead) =
+        ((DocumentOutcome::Delivered, "id-0".to_owned()), (DocumentOutcome::Dead, "id-1".to_owned()));
+    assert_eq!(outcomes(&state), [(key("a"), delivered), (key("ab"), dead.clone())].into());
+
+    // The third is the oldest that waits: it goes when the queue is full, and nobody says that it was delivered.
+    let full = Options::default().outbox_cap_rows;
+    let outbox = (5..6 + full).map(|n| of(n, "")).collect();
+    state.commit(Commit { outbox, ..empty() }, signer()).unwrap();
+    assert_eq!(outcomes(&state)[&key("b")], (DocumentOutcome::Dropped, "id-2".to_owned()));
+
+    // It goes with its alert, and with no other.
+    let alerts = vec![("a".to_owned(), None), ("b".to_owned(), None)];
+    state.commit(Commit { alerts, ..empty() }, signer()).unwrap();
+    assert_eq!(outcomes(&state), [(key("ab"), dead)].into());
 }

@@ -333,12 +333,16 @@ impl Writer<'_> {
             return Ok(());
         }
         let mut table = self.txn.open_table(tables::ALERTS)?;
+        let mut outcomes = self.txn.open_table(tables::OUTBOX_OUTCOMES)?;
         for (fingerprint, value) in rows {
             let key = (self.program, fingerprint.as_str());
-            match value {
-                Some(value) => table.insert(key, Put::new().rest(value).done().as_slice())?,
-                None => table.remove(key)?,
-            };
+            if let Some(value) = value {
+                table.insert(key, Put::new().rest(value).done().as_slice())?;
+            } else {
+                table.remove(key)?;
+                let behind = format!("{fingerprint}\0");
+                outcomes.retain_in((key.0, key.1, "")..(key.0, &behind, ""), |_, _| false)?;
+            }
         }
         Ok(())
     }

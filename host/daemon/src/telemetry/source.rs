@@ -1,7 +1,7 @@
 //! The numbers of one source, and what its transport says of itself.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -67,6 +67,8 @@ pub(super) struct SourceVitals {
     queued: AtomicU64,
     /// `i64::MIN` before there is one.
     clock_ns: AtomicI64,
+    /// It failed, and nothing has come from it since.
+    unproven: AtomicBool,
     link: Mutex<Link>,
 }
 
@@ -81,6 +83,9 @@ struct Link {
     /// Totals of transports that were closed.
     closed: BTreeMap<Id, u64>,
 }
+
+/// States of a source's circuit breaker.
+const BREAKER: [&str; 3] = ["closed", "open", "trying"];
 
 /// How a source stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +111,7 @@ impl SourceVitals {
             totals: std::array::from_fn(|_| AtomicU64::new(0)),
             queued: AtomicU64::new(0),
             clock_ns: AtomicI64::new(i64::MIN),
+            unproven: AtomicBool::new(false),
             link: Mutex::new(link),
         }
     }
@@ -115,6 +121,7 @@ impl SourceVitals {
             total.fetch_add(n, Relaxed);
         }
         self.queued.fetch_add(taken.frames, Relaxed);
+        self.unproven.store(false, Relaxed);
         if let Some(ns) = taken.clock_ns {
             self.clock_ns.store(ns, Relaxed);
         }
@@ -137,6 +144,7 @@ impl SourceVitals {
         let mut link = self.link();
         link.close();
         link.turn(State::Down);
+        self.unproven.store(true, Relaxed);
         *link.failures.entry(kind).or_default() += 1;
         link.last_error = Some(why.to_owned());
     }
@@ -180,6 +188,10 @@ impl SourceVitals {
         scrape.count(Id::QueueDepth, &[name], self.queued.load(Relaxed) + reading.waiting);
         let up = link.state == State::Up && reading.fault.is_none();
         scrape.count(Id::SourceUp, &[name], up.into());
+        let breaker = self.breaker(&link, &reading);
+        for state in BREAKER {
+            scrape.count(Id::SourceBreaker, &[name, state], (state == breaker).into());
+        }
         scrape.count(Id::SourceRestarts, &[name], link.starts.saturating_sub(1));
         for (kind, n) in &link.failures {
             scrape.count(Id::SourceFailures, &[name, kind], *n);
@@ -203,6 +215,7 @@ impl SourceVitals {
                 State::Down => "down",
                 State::Ended => "ended",
             },
+            "breaker": self.breaker(&link, &reading),
             "since_sec": link.since.elapsed().as_secs(),
             "fault": reading.fault,
             "restarts": link.starts.saturating_sub(1),
@@ -213,6 +226,16 @@ impl SourceVitals {
             "taken": by_name(TAKEN.iter().map(|&id| (id, self.total(id))).collect()),
             "transport": by_name(link.counts(&reading)),
         })
+    }
+
+    /// Whether it is read: `open` while it rests after a failure, `trying` until something comes again.
+    fn breaker(&self, link: &Link, reading: &Reading) -> &'static str {
+        let [closed, open, trying] = BREAKER;
+        match link.state {
+            State::Down => open,
+            State::Up if reading.fault.is_some() || self.unproven.load(Relaxed) => trying,
+            State::Starting | State::Up | State::Ended => closed,
+        }
     }
 
     fn lag_sec(&self) -> Option<f64> {
@@ -318,6 +341,29 @@ mod tests {
         }
         source.ended();
         assert_eq!(source.fault(), None);
+    }
+
+    #[test]
+    fn the_breaker_opens_with_a_failure_and_closes_with_what_comes() {
+        let source = SourceVitals::new();
+        let is = |state: &str| {
+            let text = text(&source);
+            for each in BREAKER {
+                let line = format!("hb_source_breaker{{source=\"s\",state=\"{each}\"}} {}\n", u8::from(each == state));
+                assert!(text.contains(&line), "{line}: {text}");
+            }
+            assert_eq!(source.detail()["breaker"], state);
+        };
+        source.up(None);
+        is("closed");
+        source.down("plugin", "it fails");
+        is("open");
+        source.up(None);
+        is("trying");
+        source.took(&Taken::default());
+        is("closed");
+        source.up(Some(probe(0, 0, Some("no broker"))));
+        is("trying");
     }
 
     #[test]

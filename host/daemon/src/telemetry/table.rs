@@ -20,6 +20,7 @@ pub enum Id {
     Lag,
     QueueDepth,
     SourceUp,
+    SourceBreaker,
     SourceRestarts,
     SourceFailures,
     TransportFrames,
@@ -60,6 +61,7 @@ pub enum Id {
     Alerts,
     AlertsFiring,
     OutboxDepth,
+    Documents,
     Reloads,
     ReloadStall,
     Ready,
@@ -113,6 +115,13 @@ pub const METRICS: &[Metric] = &[
         "Frames that a source has cut and that are not durable yet: in queues, at the normalizers, in the next commit.",
     ),
     metric(Id::SourceUp, Gauge, "hb_source_up", SOURCE, "1 when a source is read and its transport stands, else 0."),
+    metric(
+        Id::SourceBreaker,
+        Gauge,
+        "hb_source_breaker",
+        &["source", "state"],
+        "1 for the state of a source's circuit breaker: closed, open (it failed and rests), trying (until something comes).",
+    ),
     metric(Id::SourceRestarts, Counter, "hb_source_restarts_total", SOURCE, "Starts of a source after its first."),
     metric(
         Id::SourceFailures,
@@ -315,6 +324,13 @@ pub const METRICS: &[Metric] = &[
     metric(Id::Alerts, Counter, "hb_alerts_total", &["status"], "Alerts that began to fire or were resolved."),
     metric(Id::AlertsFiring, Gauge, "hb_alerts_firing", &[], "Alerts that fire now."),
     metric(Id::OutboxDepth, Gauge, "hb_outbox_depth", &["sink"], "Documents that wait for a sink."),
+    metric(
+        Id::Documents,
+        Counter,
+        "hb_documents_total",
+        &["sink", "outcome"],
+        "Documents that wait for a sink no more: delivered, dead (given up), or dropped (too many waited).",
+    ),
     metric(Id::Reloads, Counter, "hb_reloads_total", &["outcome"], "Asked changes of the generation, by outcome."),
     metric(
         Id::ReloadStall,

@@ -344,11 +344,6 @@ impl ExecTransport {
         self.position.clone()
     }
 
-    /// What it was told: a reload keeps a transport whose options are unchanged.
-    pub fn options(&self) -> &ExecOptions {
-        &self.options
-    }
-
     /// What it counts, to be read from any thread.
     pub fn counters(&self) -> Arc<ExecCounters> {
         Arc::clone(&self.counters)

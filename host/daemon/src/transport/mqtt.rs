@@ -33,7 +33,7 @@ mod options;
 pub mod publish;
 mod worker;
 
-pub use options::{DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_SESSION_EXPIRY_S, MqttError, MqttOptions, MqttVersion, Qos};
+pub use options::{MqttError, MqttOptions, MqttVersion, Qos};
 pub use tls::{ClientCertificate, TlsError, TlsOptions};
 
 use super::tls;

@@ -95,7 +95,7 @@ mod tests {
     use crate::transport::{SocketOptions, SocketTransport};
 
     fn listening(listen: &str) -> Reading {
-        let options = SocketOptions::new(listen.parse().unwrap(), 1_024);
+        let options = SocketOptions::new(listen.parse().unwrap(), 1_024, 16);
         Transport::Socket(SocketTransport::open(options, None).unwrap()).probe().unwrap()()
     }
 

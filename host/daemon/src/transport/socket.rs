@@ -36,10 +36,6 @@ use stream::Streams;
 /// Most bytes of one batch, whatever is asked for: ends are kept as u32.
 const MAX_BATCH_BYTES: usize = 1 << 30;
 
-/// Connections when nothing else is said: a thousand machines on one collector, and poll(2) still takes well below a
-/// millisecond.
-pub const DEFAULT_MAX_CONNECTIONS: usize = 1_024;
-
 /// Room the kernel is asked for UDP datagrams. It holds about 20,000 short messages, for the time a commit or a reload
 /// may take.
 pub const DEFAULT_RECEIVE_BUFFER_BYTES: usize = 8 << 20;
@@ -125,12 +121,12 @@ pub struct SocketOptions {
 
 impl SocketOptions {
     /// Everything else as it suits most.
-    pub fn new(listen: Listen, max_frame_bytes: usize) -> Self {
+    pub fn new(listen: Listen, max_frame_bytes: usize, max_connections: usize) -> Self {
         SocketOptions {
             listen,
             framing: Framing::default(),
             max_frame_bytes,
-            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections,
             receive_buffer_bytes: DEFAULT_RECEIVE_BUFFER_BYTES,
             mode: DEFAULT_MODE,
         }
@@ -157,6 +153,13 @@ pub enum SocketEvent {
         offset: u64,
         /// Its length.
         bytes: u64,
+    },
+    /// A datagram was longer than the limit; the kernel threw its end away.
+    Truncated {
+        /// Who sent it.
+        origin: Arc<str>,
+        /// How it begins.
+        beginning: Vec<u8>,
     },
     /// A connection was closed because nothing more can be made of it; an unfinished frame went with it.
     Closed {
@@ -234,7 +237,6 @@ impl SocketError {
 /// A socket that is being read.
 #[derive(Debug)]
 pub struct SocketTransport {
-    options: SocketOptions,
     bound: Listen,
     kind: Kind,
     position: SocketPosition,
@@ -256,7 +258,7 @@ impl SocketTransport {
         })?;
         let bind::Opened { kind, bound, counters } = opened;
         let position = SocketPosition { frames: 0, epoch: resume.map_or(0, |before| before.epoch + 1) };
-        Ok(SocketTransport { options, bound, kind, position, counters })
+        Ok(SocketTransport { bound, kind, position, counters })
     }
 
     /// Replaces the content of `out` with the next frames: at most `max_frames`, and at most `max_bytes` unless a single
@@ -290,11 +292,6 @@ impl SocketTransport {
     /// What has been handed out.
     pub fn position(&self) -> SocketPosition {
         self.position
-    }
-
-    /// What it was told: a reload keeps a transport whose options are unchanged.
-    pub fn options(&self) -> &SocketOptions {
-        &self.options
     }
 
     /// Where it listens, with the port the kernel chose for port 0.

@@ -5,20 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::Failure;
+use crate::config::transport::{
+    DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_KEEP_ALIVE_SEC, DEFAULT_MAX_CONNECTIONS, DEFAULT_SESSION_EXPIRY_SEC,
+};
 use crate::config::{
     FileTransportConfig, MqttTransportConfig, SecretRef, SocketTransportConfig, SourceConfig, TransportConfig,
 };
 use crate::generation::transport_options;
-use crate::transport::mqtt::{DEFAULT_IN_FLIGHT_WINDOW, DEFAULT_SESSION_EXPIRY_S};
 
 /// Plugins whose way of reading is known, and the argument that names what they read.
 const READERS: [(&str, &str); 3] = [("file-replay", "PATH"), ("mqtt", "--broker"), ("syslog", "--listen")];
-
-/// Seconds between signs of life to a broker.
-const KEEP_ALIVE_SEC: u16 = 30;
-
-/// Connections to a socket at a time, as in a config.
-const MAX_CONNECTIONS: u32 = 1_024;
 
 /// Where to read from.
 #[derive(Args)]
@@ -87,7 +83,7 @@ impl OriginArgs {
             self.subscription(broker)?
         } else if let Some(listen) = &self.listen {
             let framing = self.framing.clone().unwrap_or_else(|| "auto".to_owned());
-            let max_connections = MAX_CONNECTIONS;
+            let max_connections = DEFAULT_MAX_CONNECTIONS;
             TransportConfig::Socket(SocketTransportConfig { listen: listen.clone(), framing, max_connections })
         } else {
             match configured.map(|source| source.transport.clone()) {
@@ -160,7 +156,7 @@ impl OriginArgs {
             ca_file: self.ca.clone(),
             cert_file: self.cert.clone(),
             key_file: self.key.clone(),
-            keep_alive_sec: KEEP_ALIVE_SEC,
+            keep_alive_sec: DEFAULT_KEEP_ALIVE_SEC,
             in_flight_window: DEFAULT_IN_FLIGHT_WINDOW,
             redelivery: "mark".to_owned(),
         })
@@ -171,7 +167,7 @@ impl OriginArgs {
     /// leaves nothing at the broker.
     fn session(&self, mqtt: MqttTransportConfig) -> Result<MqttTransportConfig, Failure> {
         if let Some(id) = &self.client_id {
-            let session_expiry_sec = DEFAULT_SESSION_EXPIRY_S;
+            let session_expiry_sec = DEFAULT_SESSION_EXPIRY_SEC;
             return Ok(MqttTransportConfig { client_id: Some(id.clone()), session_expiry_sec, ..mqtt });
         }
         if mqtt.version != "5" {

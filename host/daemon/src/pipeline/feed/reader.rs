@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::{Cut, FeedLimits, Job, Order, refused};
 use crate::clock;
 use crate::pipeline::{Cursor, Faulted, PipelineError, Refused, Stage};
-use crate::plugin::{Breaker, Frames, Polled, SourceInstance};
+use crate::plugin::{Frames, Polled, SourceInstance};
 use crate::state::DeliveryRows;
 use crate::transport::{
-    Event, ExecEvent, FileEvent, Mail, MqttEvent, Position, Progress, RawFrames, SocketEvent, Transport,
+    Event, ExecEvent, FileEvent, Letter, Mail, MqttEvent, Oversize, Position, Progress, RawFrames, SocketEvent,
+    Transport,
 };
 
 /// How long an idle source waits before it looks for a stop again, ms.
@@ -22,8 +23,15 @@ const IDLE_MS: u64 = 100;
 /// Shortest wait after a poll that took nothing and gave nothing, ms: a guest must not spin the host.
 const EMPTY_POLL_MS: u64 = 10;
 
+/// Refusals that are handed on at once, also when nothing else comes: they wait in memory, a line's beginning each.
+const REFUSED_MAX: usize = 256;
+
 /// How long a source that is told to finish may go on with what has already arrived, ms: a flood has no end.
 const FINISH_MS: u64 = 1_000;
+
+/// Faults of a source plugin in a row, each after a rebuild, that end the source until its next start: one bad batch and
+/// one unlucky rebuild must not, a plugin that fails every time should within seconds.
+const FAULTS_MAX: u32 = 5;
 
 /// Runs a source: transport to plugin to jobs.
 pub(super) struct Reader {
@@ -45,7 +53,8 @@ pub(super) struct Reader {
     pub(super) refused: Vec<Refused>,
     pub(super) faults: Vec<Faulted>,
     pub(super) deliveries: DeliveryRows,
-    pub(super) breaker: Breaker,
+    /// Calls of the source plugin that ended in a fault since the last that did not.
+    pub(super) faults_in_a_row: u32,
     /// Frames that were handed on and are not taken.
     pub(super) waiting: Arc<AtomicU64>,
 }
@@ -94,11 +103,25 @@ impl Reader {
             let mut raw = RawFrames::default();
             let (frames, bytes) = (self.limits.batch_frames as usize, self.limits.batch_bytes as usize);
             match self.transport.read(frames, bytes, &mut raw)? {
-                Progress::Frames => self.fill(raw),
-                Progress::Event(event) => self.note(event)?,
+                Progress::Frames => {
+                    self.fill(raw);
+                    if self.inbox.frames.is_empty() {
+                        return Ok(ControlFlow::Continue(0));
+                    }
+                }
+                Progress::Event(event) => {
+                    self.note(event)?;
+                    if self.refused.len() >= REFUSED_MAX {
+                        self.send(Frames::new());
+                    }
+                    return Ok(ControlFlow::Continue(0));
+                }
                 Progress::Skipping => return Ok(ControlFlow::Continue(0)),
                 Progress::Idle if self.finish_at.is_some() => return Ok(ControlFlow::Break(())),
                 Progress::Idle => {
+                    if !self.refused.is_empty() {
+                        self.send(Frames::new());
+                    }
                     self.transport.wait(Instant::now() + Duration::from_millis(IDLE_MS))?;
                     return Ok(ControlFlow::Continue(0));
                 }
@@ -115,12 +138,13 @@ impl Reader {
         let frames_max = self.limits.batch_frames.min(u32::try_from(frames_left).unwrap_or(u32::MAX));
         let polled = match self.source.poll(&self.inbox.frames, frames_max, self.limits.batch_bytes) {
             Ok(polled) => {
-                self.breaker.succeeded();
+                self.faults_in_a_row = 0;
                 polled
             }
             Err(fault) => {
                 tracing::warn!(source = self.source_name, plugin = self.plugin, %fault, "source plugin failed");
-                if self.breaker.faulted() {
+                self.faults_in_a_row += 1;
+                if self.faults_in_a_row >= FAULTS_MAX {
                     let (source_name, plugin) = (self.source_name.clone(), self.plugin.clone());
                     return Err(PipelineError::Plugin { source_name, plugin, fault });
                 }
@@ -142,16 +166,24 @@ impl Reader {
         }
         self.inbox.offsets = raw.offsets;
         self.inbox.mail = raw.mail;
-        for (bytes, beginning) in std::mem::take(&mut self.inbox.mail.oversize) {
-            self.refuse_long(bytes, &beginning);
+        let oversize = std::mem::take(&mut self.inbox.mail.oversize);
+        for Oversize { origin, bytes, beginning } in &oversize {
+            self.refuse_long("message", &format!("{bytes} bytes from {origin}"), beginning);
+        }
+        if self.inbox.frames.is_empty() && !oversize.is_empty() {
+            // No frame takes them along, and the broker waits for its acknowledgement.
+            self.take_mail(0);
+            self.cursor.transport = self.transport.position().to_bytes();
+            self.send(Frames::new());
         }
     }
 
-    fn refuse_long(&mut self, bytes: u64, beginning: &[u8]) {
-        let reason = format!("line longer than {} bytes", self.limits.max_line_bytes);
-        let mut sample = format!("{bytes} bytes: ").into_bytes();
-        sample.extend_from_slice(beginning);
+    /// Refuses what is too long to be a frame; `what` it is, and `which`.
+    fn refuse_long(&mut self, what: &str, which: &str, beginning: &[u8]) {
+        let reason = format!("{what} longer than {} bytes", self.limits.max_line_bytes);
+        let sample = [which.as_bytes(), b": ", beginning].concat();
         self.refused.push(refused("transport", &reason, self.cursor.line, &sample));
+        self.cursor.line += 1;
     }
 
     /// Counts what the plugin made of the inbox, sends it on, and keeps what it left.
@@ -205,12 +237,14 @@ impl Reader {
         gave || taken > 0
     }
 
-    /// Notes the messages behind the first `n` frames of the inbox: they are durable together.
+    /// Notes the messages up to the first `n` frames of the inbox, and those behind them that are no frames: they are
+    /// durable together.
     fn take_mail(&mut self, n: usize) {
         let mail = &mut self.inbox.mail;
         self.deliveries.settled.append(&mut mail.settled);
-        let n = n.min(mail.letters.len());
-        for (number, delivery) in mail.letters.drain(..n) {
+        let next = mail.letters.iter().enumerate().filter(|(_, letter)| letter.is_frame).nth(n);
+        let end = next.map_or(mail.letters.len(), |(at, _)| at);
+        for Letter { number, delivery, .. } in mail.letters.drain(..end) {
             self.cursor.message = Some(number);
             if let Some(d) = delivery {
                 if self.deliveries.epoch != d.epoch {
@@ -238,11 +272,14 @@ impl Reader {
         let source = &self.source_name;
         self.cursor.transport = self.transport.position().to_bytes();
         match event {
-            Event::File(FileEvent::Oversize { bytes, .. })
-            | Event::Socket(SocketEvent::Oversize { bytes, .. })
-            | Event::Exec(ExecEvent::Oversize { bytes, .. }) => {
-                self.refuse_long(bytes, b"");
-                self.cursor.line += 1;
+            Event::File(FileEvent::Oversize { bytes, .. }) | Event::Exec(ExecEvent::Oversize { bytes, .. }) => {
+                self.refuse_long("line", &format!("{bytes} bytes"), b"");
+            }
+            Event::Socket(SocketEvent::Oversize { origin, bytes, .. }) => {
+                self.refuse_long("line", &format!("{bytes} bytes from {origin}"), b"");
+            }
+            Event::Socket(SocketEvent::Truncated { origin, beginning }) => {
+                self.refuse_long("datagram", &format!("from {origin}"), &beginning);
             }
             Event::File(event) => {
                 tracing::warn!(source, ?event, "the file begins anew");
@@ -351,7 +388,7 @@ impl Reader {
                     })?;
                     self.source = source;
                     self.plugin = plugin;
-                    self.breaker = Breaker::default();
+                    self.faults_in_a_row = 0;
                 }
             }
         }

@@ -8,12 +8,6 @@ use super::tls::{self, TlsError, TlsOptions};
 /// Shortest keep-alive: the library's limit for MQTT 5.
 const MIN_KEEP_ALIVE_S: u16 = 5;
 
-/// Session expiry when nothing else is said: a week, as long as a broken machine may take to be mended.
-pub const DEFAULT_SESSION_EXPIRY_S: u32 = 7 * 24 * 3_600;
-
-/// In-flight window when nothing else is said: mosquitto's `max_inflight_messages`.
-pub const DEFAULT_IN_FLIGHT_WINDOW: u16 = 20;
-
 /// The protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttVersion {
@@ -66,8 +60,6 @@ pub struct MqttOptions {
     pub in_flight_window: u16,
     /// The broker does not mark what it sends again: it is recognised by its content.
     pub unmarked: bool,
-    /// Most messages the broker may send without an acknowledgement. MQTT 5 only; the broker may send fewer.
-    pub receive_maximum: Option<u16>,
     /// Longest payload. Of a longer message the beginning is handed out, marked.
     pub max_payload_bytes: usize,
 }
@@ -80,8 +72,7 @@ impl MqttOptions {
 
     /// Messages the broker sends before it waits.
     pub(super) fn window(&self) -> u32 {
-        let announced = self.receive_maximum.filter(|_| self.version == MqttVersion::V5);
-        u32::from(self.in_flight_window.min(announced.unwrap_or(u16::MAX)).max(1))
+        u32::from(self.in_flight_window.max(1))
     }
 
     /// Whether a connection could be tried with them. Reads the certificates, but connects to nothing.
@@ -101,9 +92,6 @@ impl MqttOptions {
         }
         if self.keep_alive_s < MIN_KEEP_ALIVE_S {
             return Err(MqttError::KeepAlive(self.keep_alive_s));
-        }
-        if self.receive_maximum == Some(0) {
-            return Err(MqttError::ReceiveMaximum);
         }
         if self.password.is_some() && self.user.is_none() {
             return Err(MqttError::PasswordAlone);
@@ -147,9 +135,6 @@ pub enum MqttError {
     /// Too short.
     #[error("a keep-alive of {0} s is shorter than {MIN_KEEP_ALIVE_S} s")]
     KeepAlive(u16),
-    /// MQTT forbids 0.
-    #[error("a receive maximum of 0 lets no message come")]
-    ReceiveMaximum,
     /// MQTT 3.1.1 forbids it.
     #[error("there is a password and no user")]
     PasswordAlone,
@@ -170,7 +155,6 @@ impl MqttError {
             MqttError::NoTopic => "name a topic or a filter, as `telemetry/#`",
             MqttError::Topic(_) => "`+` stands for a whole level, `#` for all that follow and comes last",
             MqttError::KeepAlive(_) => "30 s suits most networks",
-            MqttError::ReceiveMaximum => "leave it out, or allow some hundreds",
             MqttError::PasswordAlone => "name the user too",
             MqttError::Tls(e) => e.help(),
             MqttError::Thread(_) => "check the limits on threads and open files",

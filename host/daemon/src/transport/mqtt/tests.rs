@@ -33,10 +33,10 @@ fn options(port: u16, version: MqttVersion) -> MqttOptions {
         topics: vec!["plant/#".into()],
         qos: Qos::AtLeastOnce,
         keep_alive_s: 30,
-        session_expiry_s: DEFAULT_SESSION_EXPIRY_S,
-        in_flight_window: DEFAULT_IN_FLIGHT_WINDOW,
+        session_expiry_s: 3_600,
+        // mosquitto's own.
+        in_flight_window: 20,
         unmarked: false,
-        receive_maximum: None,
         max_payload_bytes: 1 << 20,
     }
 }
@@ -548,10 +548,8 @@ fn a_flood_at_qos_0_is_cut_and_counted() {
 
 #[test]
 fn a_window_that_is_half_used_asks_for_a_commit() {
-    let broker = Broker::start("");
-    let mut options = options(broker.port, MqttVersion::V5);
-    options.receive_maximum = Some(6);
-    let mut kit = Kit::new(options);
+    let broker = Broker::start("max_inflight_messages 6\n");
+    let mut kit = Kit::new(MqttOptions { in_flight_window: 6, ..options(broker.port, MqttVersion::V5) });
     broker.publish("plant/a", 1, numbered(0..10));
     let status = kit.until(|s| s.unacknowledged == 6);
     assert_eq!((status.window, kit.handle().wants_commit()), (6, true));
@@ -757,7 +755,6 @@ fn mistakes_are_told_before_anything_is_connected() {
         (MqttOptions { topics: vec![], ..right.clone() }, "no topic"),
         (MqttOptions { topics: vec!["a".into(), "a/#/b".into()], ..right.clone() }, "`a/#/b` is no topic filter"),
         (MqttOptions { keep_alive_s: 4, ..right.clone() }, "keep-alive of 4 s"),
-        (MqttOptions { receive_maximum: Some(0), ..right.clone() }, "receive maximum"),
         (MqttOptions { password: Some("x".into()), ..right.clone() }, "no user"),
         (tls("missing", "a.key"), "cannot read"),
         (tls("a.key", "a.key"), "no certificate in PEM"),

@@ -11,14 +11,14 @@ use std::time::Instant;
 use super::bind::SocketFile;
 use super::counters::{SocketCounters, add_one};
 use super::framing::without_end;
-use super::{BatchLimits, Progress, RawFrames, wait_ready};
+use super::{BatchLimits, Progress, RawFrames, SocketEvent, wait_ready};
 
 /// Longest datagram whatever is asked for. UDP carries 65,507 bytes; over Unix sockets the sender's buffer is the limit,
 /// which is 208 KiB by default.
 const MAX_DATAGRAM_BYTES: usize = 1 << 20;
 
-/// Datagrams that are refused in one call, so that a caller can stop in between.
-const MAX_REFUSED: usize = 10_000;
+/// Bytes of a datagram that is too long that are shown.
+const SAMPLE_BYTES: usize = 1_024;
 
 /// Peers whose name is kept. A sender may invent its address; then all names are made anew.
 const MAX_PEERS: usize = 4_096;
@@ -28,7 +28,7 @@ pub(super) struct Datagrams {
     socket: Socket,
     /// One byte longer than the longest datagram, which tells one that does not fit.
     buffer: Vec<u8>,
-    /// Length and origin of a datagram in `buffer` that found no room in the batch before.
+    /// Length and origin of a datagram in `buffer` that the batch before had no room for, or that is no frame.
     held: Option<(usize, Arc<str>)>,
     /// Datagrams received before.
     received: u64,
@@ -48,7 +48,6 @@ impl Datagrams {
     }
 
     pub(super) fn read(&mut self, limits: BatchLimits, out: &mut RawFrames) -> io::Result<Progress> {
-        let mut refused = 0;
         while let Some(room) = limits.room(out) {
             let (len, origin) = match self.held.take() {
                 Some(held) => held,
@@ -64,18 +63,16 @@ impl Datagrams {
                     Err(e) => return Err(e),
                 },
             };
-            if len == self.buffer.len() {
-                add_one(&self.counters.truncated);
-                refused += 1;
-                if refused == MAX_REFUSED {
-                    return Ok(if out.is_empty() { Progress::Skipping } else { Progress::Frames });
-                }
-                continue;
-            }
+            let is_truncated = len == self.buffer.len();
             let frame = without_end(&self.buffer[..len]);
-            if frame.len() > room {
+            if frame.len() > room || is_truncated && !out.is_empty() {
                 self.held = Some((len, origin));
                 return Ok(Progress::Frames);
+            }
+            if is_truncated {
+                add_one(&self.counters.truncated);
+                let beginning = self.buffer[..len.min(SAMPLE_BYTES)].to_vec();
+                return Ok(Progress::Event(SocketEvent::Truncated { origin, beginning }.into()));
             }
             out.push(&origin, self.received - 1, frame);
         }

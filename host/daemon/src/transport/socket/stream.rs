@@ -309,7 +309,7 @@ mod tests {
 
     /// A transport with that many connections.
     fn open(connections: usize) -> (SocketTransport, Vec<TcpStream>) {
-        let options = SocketOptions::new("tcp://127.0.0.1:0".parse().unwrap(), 100_000);
+        let options = SocketOptions::new("tcp://127.0.0.1:0".parse().unwrap(), 100_000, 16);
         let mut t = SocketTransport::open(options, None).unwrap();
         let Listen::Tcp(address) = *t.bound() else { unreachable!() };
         let peers = (0..connections).map(|_| TcpStream::connect(address).unwrap()).collect();

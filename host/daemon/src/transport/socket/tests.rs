@@ -14,11 +14,12 @@ use super::*;
 use crate::transport::Event;
 
 const MAX_FRAME: usize = 100;
+const MAX_CONNECTIONS: usize = 1_024;
 const TCP: &str = "tcp://127.0.0.1:0";
 const UDP: &str = "udp://127.0.0.1:0";
 
 fn options(listen: &str) -> SocketOptions {
-    SocketOptions::new(listen.parse().unwrap(), MAX_FRAME)
+    SocketOptions::new(listen.parse().unwrap(), MAX_FRAME, MAX_CONNECTIONS)
 }
 
 fn open(listen: &str) -> SocketTransport {
@@ -63,6 +64,11 @@ impl Told {
             Progress::Frames | Progress::Skipping => true,
             Progress::Event(Event::Socket(SocketEvent::Oversize { offset, bytes, .. })) => {
                 self.lines.push(format!("[{bytes} bytes at {offset}]"));
+                true
+            }
+            Progress::Event(Event::Socket(SocketEvent::Truncated { origin, beginning })) => {
+                self.lines.push(format!("[{} bytes and more]", beginning.len()));
+                self.origins.push(origin);
                 true
             }
             Progress::Event(Event::Socket(SocketEvent::Closed { reason, .. })) => {
@@ -131,8 +137,9 @@ fn a_datagram_is_a_frame() {
         peer.send_to(datagram.as_bytes(), address(&t)).unwrap();
     }
     let mut told = Told::default();
-    told.until(&mut t, |told, _| told.lines.len() == sent.len() - 1);
-    assert_eq!(told.told(), format!("0:<13>a|1:<13>b|2:c|3:d|4:e|5:|6:f\ng|7:{fits}|9:h"));
+    told.until(&mut t, |told, _| told.lines.len() == sent.len());
+    let long = MAX_FRAME + 1;
+    assert_eq!(told.told(), format!("0:<13>a|1:<13>b|2:c|3:d|4:e|5:|6:f\ng|7:{fits}|[{long} bytes and more]|9:h"));
     assert!(told.origins.iter().all(|origin| **origin == *"127.0.0.1"));
     let status = t.counters().status();
     assert_eq!((status.frames, status.truncated, status.bytes), (9, 1, 117));
@@ -517,8 +524,10 @@ fn unix_sockets_come_and_go_with_the_transport() {
             peer.write_all(b"<13>a\0<13>b\n").unwrap();
         }
         let mut told = Told::default();
-        told.until(&mut t, |told, _| told.lines.len() == 2);
-        assert_eq!(told.told(), if scheme == "unix" { "0:<13>a|2:<13>b" } else { "0:<13>a|6:<13>b" });
+        let long = format!("0:<13>a|[{} bytes and more]|2:<13>b", MAX_FRAME + 1);
+        let expected = if scheme == "unix" { long } else { "0:<13>a|6:<13>b".to_owned() };
+        told.until(&mut t, |told, _| told.lines.last().is_some_and(|line| line.ends_with(":<13>b")));
+        assert_eq!(told.told(), expected);
         assert!(told.origins.iter().all(|origin| **origin == *path.to_str().unwrap()));
         let status = t.counters().status();
         assert_eq!((status.truncated, t.counters().kernel_drops()), (u64::from(scheme == "unix"), None));
@@ -595,7 +604,7 @@ fn logger_is_understood() {
         (&format!("unix-stream://{path}"), vec!["--socket", path]),
         (&format!("unix-stream://{path}"), vec!["--socket", path, "--octet-count"]),
     ] {
-        let options = SocketOptions::new(listen.parse().unwrap(), 400);
+        let options = SocketOptions::new(listen.parse().unwrap(), 400, MAX_CONNECTIONS);
         let mut t = SocketTransport::open(options, None).unwrap();
         let mut all = arguments.clone();
         let port = match t.bound() {
