@@ -14,7 +14,6 @@ use super::{CLOSED, CREDENTIALS, DISCONNECT, Happening, MAX_PACKET_BYTES, NotTak
 pub(super) fn connect(options: &MqttOptions, out: &mut BytesMut) -> Result<(), NotTaken> {
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(options.session_expiry_s);
-    properties.receive_maximum = options.receive_maximum;
     properties.max_packet_size = Some(MAX_PACKET_BYTES);
     // No topic aliases are asked for: the library hands such messages out without their topic.
     let connect = Connect {
