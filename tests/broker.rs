@@ -168,6 +168,12 @@ fn undisturbed(sequence: &[u64]) -> Vec<Vec<u8>> {
     }
     drop(stdin);
     assert!(publisher.wait().unwrap().success(), "the broker did not take all messages");
+    // What waits at the broker for long may be overtaken by what comes last.
+    let deadline = Instant::now() + PATIENCE;
+    let stored = || hb.json(&["status"])["counters"]["samples"].as_u64().unwrap_or(0);
+    while stored() < sequence.len() as u64 {
+        assert!(Instant::now() < deadline, "{} of {} messages", stored(), sequence.len());
+    }
     wait_for_the_end(&broker);
     running.end();
     hb.decisions(PROGRAM)

@@ -173,7 +173,10 @@ impl Source {
                 running.last = Some(batch.cursor.clone());
                 recorder.take(*batch)?;
                 self.failures = 0;
-                self.clock = recorder.clock_of(&self.unit.name).map(|ns| (ns, Instant::now()));
+                // Refusals alone are no word of the source.
+                if turn.frames > 0 {
+                    self.clock = recorder.clock_of(&self.unit.name).map(|ns| (ns, Instant::now()));
+                }
             }
             Next::Idle => {}
             Next::Swapped => self.change = Change::None,
