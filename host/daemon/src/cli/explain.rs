@@ -82,6 +82,9 @@ struct Explained {
     alert: Option<AlertTold>,
     /// Why no values over time are told.
     no_values: Option<String>,
+    /// The pack it was read from.
+    #[serde(skip)]
+    pack: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -199,6 +202,7 @@ fn of_pack(args: &ExplainArgs) -> Result<Explained, Failure> {
     let mut explained = told_of(id, &decision, &Ok(Look { told, inputs, world, seen }));
     explained.log = facts.decision_seq.zip(facts.log_size).map(|(entry, size)| LogPlace { entry, size });
     explained.case = Some(CaseTold { id: case, packed: true });
+    explained.pack = Some(path.display().to_string());
     Ok(explained)
 }
 
@@ -296,6 +300,7 @@ fn told_of(id: Hash, d: &Decision, look: &Result<Look, String>) -> Explained {
         case: None,
         alert: None,
         no_values: look.as_ref().err().cloned(),
+        pack: None,
     }
 }
 

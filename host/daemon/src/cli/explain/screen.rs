@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use hb_engine::decision::{Mode, Status};
+use hb_log::pack::root_name;
 
 use super::super::screen::Screen;
 use super::{Explained, Point, Told};
@@ -146,8 +147,12 @@ fn proof(page: &mut Page, e: &Explained) {
     if let Some(case) = &e.case {
         let id = neutralise(&case.id);
         page.row("case", &format!("{id}{}", if case.packed { ", its evidence is packed" } else { "" }));
-        page.row("", &format!("hb export evidence-pack --case {id} --out packs"));
-        page.row("", &format!("hb replay packs/evidence_{id}"));
+        if let Some(pack) = &e.pack {
+            page.row("", &format!("hb replay {}", neutralise(pack)));
+        } else {
+            page.row("", &format!("hb export evidence-pack --case {id} --out packs"));
+            page.row("", &format!("hb replay packs/{}", root_name(&id)));
+        }
     }
     if let Some(why) = &e.no_values {
         page.row("no values", &neutralise(why));
