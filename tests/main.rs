@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod determinism;
 mod evidence;
+mod gate;
 mod hardship;
 mod health;
 mod hostile;

@@ -4,12 +4,21 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use hb_engine::decision::{Decision, Status};
+use hb_log::cbor;
+use hb_log::hash::Hash;
 use serde_json::{Value, json};
 
-use crate::support::hb::{Hb, Output, Plant, Running, repository, telemetry};
+use crate::hostile::copy_folder;
+use crate::support::guests::publisher_key;
+use crate::support::hb::{CLEAN_SEC, Hb, Output, PROGRAM, Plant, Running, at, repository, telemetry};
 
 /// Simulated seconds: something drifts, jumps and falls silent.
 const SECONDS: u64 = 600;
+
+/// Simulated seconds of a drift of so much a second: DRIFT begins at about 2,800 s, FAIL at 4,500 s.
+const SLOW_SEC: u64 = 5_000;
+const SLOW_DRIFT: f64 = 0.0025;
 
 /// Exit code where there is nothing of the kind.
 const DATA: i32 = 65;
@@ -61,6 +70,136 @@ fn reports_are_as_their_schema_says() {
         serde_json::from_slice(&fs::read(hb.path("artifacts/drift_report.json")).unwrap()).unwrap();
     strange["statuss"] = "FAIL".into();
     assert!(!schema.is_valid(&strange), "the schema takes anything");
+}
+
+#[test]
+fn a_report_shares_its_correlation_id_with_the_lines_of_its_decision() {
+    let hb = Hb::plant(Plant { evidence: true, ..Plant::default() }, &telemetry(3, SECONDS));
+    let mut daemon = hb.command(&["daemon", "--once", "--log-format", "json"]);
+    let said = Output::of(daemon.env("RUST_LOG", "hb=info"));
+    assert_eq!(said.code, 0, "{said:#?}");
+    let lines: Vec<Value> = said.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let listed = hb.json(&["report", "list"]);
+    assert!(!listed.as_array().unwrap().is_empty());
+    for line in listed.as_array().unwrap() {
+        let report = facts(line);
+        let decision = &report["cases"][0]["decision"];
+        let shared: Vec<&str> = lines
+            .iter()
+            .filter(|l| l["decision"] == *decision && l["correlation_id"] == report["correlation_id"])
+            .filter_map(|l| l["message"].as_str())
+            .collect();
+        assert!(["decided", "case opened"].iter().all(|what| shared.contains(what)), "{shared:?} of {report:#}");
+    }
+    let alerts = lines.iter().filter(|l| l["message"] == "alert fires").count();
+    assert!(alerts > 0, "{}", said.stderr);
+}
+
+#[test]
+fn a_fault_that_began_before_what_a_pack_holds_is_told_so() {
+    let hb = Hb::plant(Plant { evidence: true, ..Plant::default() }, &slow_telemetry());
+    hb.done(&["daemon", "--once"]);
+    let all: Vec<Decision> = hb.decisions(PROGRAM).iter().map(|bytes| cbor::decode(bytes).unwrap()).collect();
+    let (mut before, mut seen) = (0, 0);
+    for line in hb.json(&["report", "list"]).as_array().unwrap() {
+        let report = facts(line);
+        let (start, end) = (time(&report["span"]["start"]), time(&report["span"]["end"]));
+        for s in report["series"].as_array().unwrap() {
+            let of =
+                |d: &&Decision| s["check"] == d.check.as_str() && s["asset"] == d.asset.as_str() && d.end_ns <= end;
+            let is_flagged = |d: &&Decision| {
+                d.findings.iter().any(|f| s["label"] == f.series.to_string().as_str() && f.status != Status::NoData)
+            };
+            // The whole of it, as the log has it: its last time in a row.
+            let began = all.iter().filter(of).rev().take_while(is_flagged).last().map(|d| d.start_ns);
+            let Some(began) = began else { continue };
+            let said = s["began_before"] == true;
+            if began < start {
+                assert!(said && s["onset"].is_null(), "{s:#}");
+                assert!(report["status_sentence"].as_str().unwrap().contains(" since before "), "{report:#}");
+                before += 1;
+            } else {
+                assert!(!said, "{s:#}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(before > 0 && seen > 0, "{before} began before, {seen} did not");
+}
+
+#[test]
+fn the_faults_of_a_plant_get_hints_that_fit_them() {
+    let hb = simulated(&["stuck:press-01:1h", "spike:pump-03:1h", "latency:mill-04:1h"]);
+    let listed = hb.json(&["report", "list"]);
+    let reports: Vec<Value> = listed.as_array().unwrap().iter().map(facts).collect();
+    let hints = |machine: &str| -> String {
+        let of = reports.iter().filter(|r| r["assets"][0] == machine).flat_map(|r| r["investigation_hints"].as_array());
+        of.flatten().map(|hint| format!("{}\n", hint.as_str().unwrap())).collect()
+    };
+    for (machine, series, fits) in [
+        ("press-01", "speed", "does not move at all"),
+        ("pump-03", "vibration", "has single readings far out"),
+        ("mill-04", "response_time", "jumped within one window"),
+    ] {
+        let hints = hints(machine);
+        assert!(hints.lines().any(|h| h.starts_with(series) && h.contains(fits)), "{machine}: {hints}");
+        assert!(!hints.contains("moved away"), "{machine}: {hints}");
+    }
+    assert!(reports.iter().all(|r| r["investigation_hints"] != json!([])), "a report without a hint: {reports:#?}");
+}
+
+/// The tour's plant, judged by the checks of `examples/plant`: a day in which all is well, and four hours with faults.
+fn simulated(faults: &[&str]) -> Hb {
+    let hb = Hb::new();
+    let read = |name: &str| fs::read_to_string(repository().join("examples").join(name)).unwrap();
+    let (tour, plant) = (read("tour/hb.yaml"), read("plant/hb.yaml"));
+    let checks = |text: &str| {
+        let from = text.find("\nchecks:").unwrap();
+        from..text.find("\nseverity:").unwrap()
+    };
+    hb.write("hb.yaml", &tour.replace(&tour[checks(&tour)], &plant[checks(&plant)]));
+    hb.write("telemetry_schema.yaml", &read("plant/telemetry_schema.yaml"));
+    hb.write("publisher.pub", &publisher_key());
+    copy_folder(&repository().join("policies"), &hb.path("policies"));
+    let simulate = |start: &str, span: &str, output: &str, faults: &[&str]| {
+        let args = ["simulate", "--machines", "4", "--start", start, "--for", span, "--output", output];
+        let faults: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault]).collect();
+        hb.done(&[&args[..], &faults].concat());
+    };
+    hb.done(&["keys", "init"]);
+    simulate("2026-03-02", "24h", "clean.jsonl", &[]);
+    hb.done(&["ingest", "clean.jsonl", "--out", "clean"]);
+    hb.done(&["baseline", "create", "--from", "clean"]);
+    hb.done(&["baseline", "promote", "--version", "1", "--tag", "golden"]);
+    simulate("2026-03-03", "4h", "today.jsonl", faults);
+    hb.done(&["daemon", "--once"]);
+    hb
+}
+
+#[test]
+fn a_pack_says_what_lies_beside_its_page() {
+    let (hb, case) = watched();
+    let page = hb.done(&["report", "open", "--print", &case]).stdout;
+    let page = Path::new(page.trim_end());
+    let text = fs::read_to_string(page).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(page.with_extension("json")).unwrap()).unwrap();
+    for file in report["files"].as_array().unwrap() {
+        let name = file["path"].as_str().unwrap();
+        assert!(page.with_file_name(name).is_file(), "{name} does not lie beside the page");
+        assert!(text.contains(&format!("<a href=\"{name}\">")), "{name}");
+    }
+    // Its commands are typed in the folder that holds the pack, and do what they say.
+    let commands = report["cases"][0]["commands"].as_array().unwrap();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in commands {
+        let args: Vec<String> = command.as_str().unwrap().split(' ').skip(1).map(str::to_owned).collect();
+        let key = hb.path("state/keys/host.pub");
+        let args: Vec<&str> =
+            args.iter().map(|a| if a == "hb.pub" { key.to_str().unwrap() } else { a.as_str() }).collect();
+        let done = Output::of(hb.command(&args).current_dir(hb.path("evidence_packs")));
+        assert_eq!(done.code, 0, "{command}: {done:#?}");
+        assert!(!done.stdout.contains("hb export"), "a pack need not be exported again: {}", done.stdout);
+    }
 }
 
 #[test]
@@ -194,6 +333,26 @@ fn a_decision_is_explained_with_what_it_was_made_from() {
 }
 
 #[test]
+fn explanations_are_as_their_schema_says() {
+    let (hb, case) = watched();
+    let schema = fs::read_to_string(repository().join("docs/reference/explained.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    let pack = format!("evidence_packs/evidence_{case}");
+    let mut told: Vec<Value> = vec![hb.json(&["explain", "--pack", &pack])];
+    for decision in hb.decisions(PROGRAM).iter().step_by(17) {
+        told.push(hb.json(&["explain", &Hash::of(decision).to_string()]));
+    }
+    let has = |key: &str| told.iter().any(|t| !t[key].is_null()) && told.iter().any(|t| t[key].is_null());
+    assert!(["log", "case", "alert", "severity"].into_iter().all(has), "both ways of each are wanted");
+    for told in &mut told {
+        let wrong: Vec<String> = schema.iter_errors(told).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(wrong.is_empty(), "{wrong:#?} in {told:#}");
+        told["statuss"] = "FAIL".into();
+        assert!(!schema.is_valid(told), "the schema takes anything");
+    }
+}
+
+#[test]
 fn an_explanation_fits_its_screen_and_has_colours_only_there() {
     let (hb, id) = watched();
     let explained = |columns: &str, color: &str| {
@@ -243,6 +402,33 @@ fn a_decision_without_a_case_is_explained_from_the_journal() {
     let told = hb.json(&["explain", id]);
     assert!(told["case"].is_null() && told["no_values"].is_null(), "{told:#}");
     assert!(told["findings"].as_array().unwrap().iter().all(|f| f["points"].as_array().unwrap().len() > 1), "{told:#}");
+}
+
+/// Four pumps. The first drifts so slowly that the asset was checkpointed twice between its first DRIFT and its FAIL;
+/// the second is too fast all at once.
+fn slow_telemetry() -> String {
+    let mut text = String::new();
+    for second in 0..SLOW_SEC {
+        for pump in 1..=4_u32 {
+            let noise = ((second as f64 + f64::from(pump)) * 1.7).sin();
+            let drift = if pump == 1 { second.saturating_sub(CLEAN_SEC) as f64 * SLOW_DRIFT } else { 0.0 };
+            let jump = if pump == 2 && second > SLOW_SEC - 100 { 900.0 } else { 0.0 };
+            let (time, temp, rpm) = (at(second), 140.0 + noise + drift, 2_950.0 + 10.0 * noise + jump);
+            let line = json!({ "timestamp": time, "asset": format!("pump-{pump}"), "temp_f": temp, "rpm": rpm });
+            text.push_str(&format!("{line}\n"));
+        }
+    }
+    text
+}
+
+/// The JSON of a report that is listed.
+fn facts(line: &Value) -> Value {
+    let page = Path::new(line["path"].as_str().unwrap());
+    serde_json::from_slice(&fs::read(page.with_extension("json")).unwrap()).unwrap()
+}
+
+fn time(text: &Value) -> i64 {
+    hb::clock::parse(text.as_str().unwrap()).unwrap()
 }
 
 /// A daemon on the plant that goes on.

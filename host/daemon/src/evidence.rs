@@ -29,7 +29,7 @@ use crate::observe::{Seen, tracks};
 use crate::pipeline::PipelineError;
 use crate::pipeline::frames;
 use crate::plugin::Frames;
-use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
+use crate::report::{self, BaselineFacts, Report, ReportInput, ReportKind, Tally};
 use crate::state::{Commit, HoldChange, Reader, State};
 
 use made::{Made, history, ordinals};
@@ -382,24 +382,38 @@ fn raw_slice(packed: &BTreeMap<String, Vec<PackedFrame>>) -> String {
 
 /// The report speaks of the case's check on its asset up to the decision; its date is the window's end.
 fn put_report(case: &Case, decisions: &[(Hash, Decision)], seen: &[Seen], world: &World, put: &mut Put<'_>) {
-    let ids: Vec<String> = decisions.iter().map(|d| d.0.to_string()).collect();
-    let judged: Vec<Judged<'_>> =
-        decisions.iter().zip(&ids).map(|((_, decision), id)| Judged { id, decision }).collect();
+    let mut tally = Tally::default();
+    for (id, decision) in decisions {
+        tally.add(id.to_string(), decision.clone());
+    }
     let seen: Vec<Seen> = seen.iter().filter(|s| s.asset == case.asset && s.check == case.check).cloned().collect();
-    let tracks = tracks(&seen, &judged);
+    let tracks = tracks(&seen, &tally.kept());
     let report = Report::build(&ReportInput {
+        kind: ReportKind::Case,
         run_id: &case.id,
-        correlation_id: &case.lane,
+        correlation_id: &case.decision.short(),
         made_at_ns: case.end_ns,
-        decisions: &judged,
+        decisions: &tally,
         tracks: &tracks,
+        undrawn: 0,
         baselines: &world.baselines.iter().map(|(hash, b)| (*hash, BaselineFacts::from(&**b))).collect(),
         cases: std::slice::from_ref(case),
-        artifact_ref: "normalized_metrics.csv",
-        report_ref: "drift_report.html",
+        files: &[
+            (beside(names::METRICS), "the numbers of all series"),
+            (beside(names::RAW_SLICE), "the frames as they came"),
+            (beside(DECISION_JSON), "the decision"),
+            (beside(names::REPORT_JSON), "the facts of this page for programs"),
+            (beside(names::VERIFY_MD), "how to verify all of it with stock tools"),
+        ],
+        report_ref: beside(names::REPORT_HTML),
     });
     put(names::REPORT_HTML, report::render(&report, &tracks).into_bytes());
     put(names::REPORT_JSON, report.to_json().into_bytes());
+}
+
+/// The path of a file of the payload from where the report lies.
+fn beside(path: &'static str) -> &'static str {
+    path.strip_prefix("data/").unwrap_or(path)
 }
 
 fn custody(case: &Case, time_ns: i64) -> String {

@@ -6,16 +6,7 @@ use hb_engine::decision::{Decision, Severity, Status};
 use hb_engine::judge::{Ask, BaselineRow, Judge, Verdict, WindowRow};
 use hb_engine::series::SeriesDef;
 
-use crate::report::{Band, Judged, Limits, Range, SeriesTrack, TrackPoint, flagged_spans};
-
-/// Window rows kept at most: at about 300 bytes each some 150 MB; older ones are dropped first.
-const ROWS_MAX: usize = 500_000;
-
-/// Fewest windows from which limits are found: two make a line, and a third says whether it is one.
-const LIMIT_WINDOWS_MIN: usize = 3;
-
-/// How far a window may lie off that line, relative to its value: what rounding does, and not more.
-const LIMIT_TOLERANCE: f64 = 1e-6;
+use crate::report::{Band, Judged, Limits, Line, Range, SeriesTrack, TrackPoint, WINDOWS_MAX, flagged_spans};
 
 /// Values of rules from here on are cut off, or say that a baseline has no spread.
 const VALUE_MAX: f64 = 1e6;
@@ -60,12 +51,30 @@ pub struct Observer<J> {
     pub inner: J,
     /// What was seen, in order.
     pub seen: Vec<Seen>,
+    /// How much of it, the oldest, was dropped again because it was too much.
+    pub dropped: u64,
+    max: usize,
 }
 
 impl<J> Observer<J> {
     /// Watches `inner`.
     pub fn new(inner: J) -> Self {
-        Observer { inner, seen: Vec::new() }
+        Observer { inner, seen: Vec::new(), dropped: 0, max: WINDOWS_MAX }
+    }
+
+    /// The same with another judge.
+    pub fn with<K>(self, inner: K) -> Observer<K> {
+        Observer { inner, seen: self.seen, dropped: self.dropped, max: self.max }
+    }
+
+    fn keep(&mut self, seen: Seen) {
+        if self.seen.len() >= self.max {
+            // Some at once: each time the rest is moved.
+            let oldest = (self.max / 10).max(1);
+            self.seen.drain(..oldest);
+            self.dropped += oldest as u64;
+        }
+        self.seen.push(seen);
     }
 }
 
@@ -81,10 +90,7 @@ impl<J: Judge> Judge for Observer<J> {
                 again.compared = again.compared.or(compared(verdict));
                 continue;
             }
-            if self.seen.len() >= ROWS_MAX {
-                self.seen.drain(..ROWS_MAX / 10);
-            }
-            self.seen.push(Seen {
+            self.keep(Seen {
                 check: ask.check.to_owned(),
                 asset: ask.asset.to_owned(),
                 start_ns: ask.start_ns,
@@ -134,7 +140,13 @@ fn track(check: &str, series: &SeriesDef, windows: &[&Seen], decisions: &[Judged
         unit: series.unit.clone(),
         points: windows
             .iter()
-            .map(|s| TrackPoint { end_ns: s.end_ns, mean: s.window[1], min: s.window[3], max: s.window[4] })
+            .map(|s| TrackPoint {
+                end_ns: s.end_ns,
+                count: s.window[0] as u64,
+                mean: s.window[1],
+                min: s.window[3],
+                max: s.window[4],
+            })
             .collect(),
         flagged: flagged_spans(decisions, series),
         band: baseline.map(|b| Band { p05: b[8], median: b[5], p95: b[9] }),
@@ -148,21 +160,40 @@ fn limits(windows: &[&Seen], baseline: &BaselineRow) -> Limits {
     // Another baseline has another line.
     let judged = windows.iter().filter(|s| s.baseline == *baseline && s.window[1].is_finite());
     let judged: Vec<(f64, Compared)> = judged.filter_map(|s| Some((s.window[1], s.compared?))).collect();
-    let by_mean = |a: &&(f64, Compared), b: &&(f64, Compared)| a.0.total_cmp(&b.0);
-    let (Some(low), Some(high)) = (judged.iter().min_by(by_mean), judged.iter().max_by(by_mean)) else {
-        return Limits::default();
-    };
-    let slope = (high.1.value - low.1.value) / (high.0 - low.0);
-    let start = low.1.value - slope * low.0;
-    let off = |(mean, c): &(f64, Compared)| (slope * mean + start - c.value).abs() / c.value.abs().max(1.0);
-    let is_line = slope.is_finite() && slope != 0.0 && judged.iter().all(|j| off(j) <= LIMIT_TOLERANCE);
-    if judged.len() < LIMIT_WINDOWS_MIN || !is_line {
-        return Limits::default();
-    }
+    let windows: Vec<(f64, f64)> = judged.iter().map(|(mean, compared)| (*mean, compared.value)).collect();
+    let Some(line) = Line::through(&windows) else { return Limits::default() };
     let range = |is_fail: bool| {
         let limit = judged.iter().rev().find(|j| (j.1.status == Status::Fail) == is_fail)?.1.limit;
-        let (a, b) = ((limit - start) / slope, (-limit - start) / slope);
+        let (a, b) = (line.mean_of(limit), line.mean_of(-limit));
         (a.is_finite() && b.is_finite()).then(|| Range { low: a.min(b), high: a.max(b) })
     };
     Limits { drift: range(false), fail: range(true) }
+}
+
+#[cfg(test)]
+mod tests {
+    use hb_engine::series::SeriesKind;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_windows_are_dropped_and_counted() {
+        let series = SeriesDef::new("flow", "", SeriesKind::Gauge, []).unwrap();
+        let mut observer = Observer { inner: (), seen: Vec::new(), dropped: 0, max: 20 };
+        for end_ns in 0..30 {
+            observer.keep(Seen {
+                check: "quick".into(),
+                asset: "p1".into(),
+                start_ns: end_ns - 5,
+                end_ns,
+                series: series.clone(),
+                window: [0.0; _],
+                baseline: [0.0; _],
+                status: Status::Pass,
+                compared: None,
+            });
+        }
+        let ends: Vec<i64> = observer.seen.iter().map(|s| s.end_ns).collect();
+        assert_eq!((ends.as_slice(), observer.dropped), (&(10..30).collect::<Vec<i64>>()[..], 10));
+    }
 }

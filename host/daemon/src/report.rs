@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hb_engine::baseline::Baseline;
-use hb_engine::decision::{Decision, Severity, Status};
+use hb_engine::decision::{Counts, Decision, Severity, Status};
 use hb_engine::series::SeriesDef;
 use hb_log::hash::Hash;
 use hb_log::pack::root_name;
@@ -17,12 +17,15 @@ use crate::case::Case;
 mod chart;
 pub mod html;
 mod series;
+mod tally;
 mod track;
 mod words;
 
 pub use html::render;
-pub use series::{FindingSummary, FlaggedTime, Onset, SeriesReport, Worst};
+pub use series::{FindingSummary, FlaggedTime, Onset, Readings, SeriesReport, Worst};
+pub use tally::Tally;
 pub use track::{Band, FlaggedSpan, Limits, Range, SeriesTrack, TrackPoint, flagged_spans};
+pub(crate) use track::{Line, WINDOWS_MAX};
 pub(crate) use words::{age, moment, moments};
 
 /// Version of the report's structure, which `docs/reference/drift_report.schema.json` describes.
@@ -49,25 +52,39 @@ pub struct Judged<'a> {
     pub decision: &'a Decision,
 }
 
+/// What a report speaks of, and so where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportKind {
+    /// An analysed run; it lies beside the numbers.
+    Run,
+    /// A case; it lies in the case's pack.
+    Case,
+}
+
 /// What a report is made of.
 #[derive(Clone, Debug)]
 pub struct ReportInput<'a> {
+    /// What it speaks of.
+    pub kind: ReportKind,
     /// The run or case it speaks of.
     pub run_id: &'a str,
     /// Binds it to what others know of the same matter.
     pub correlation_id: &'a str,
     /// When it was made, ns since the epoch: of a sealed case the time of the sealing entry.
     pub made_at_ns: i64,
-    /// The decisions, in any order.
-    pub decisions: &'a [Judged<'a>],
+    /// The decisions.
+    pub decisions: &'a Tally,
     /// What was seen of each series, also of those that were as expected.
     pub tracks: &'a [SeriesTrack],
+    /// Windows of series that are missing in the tracks, because there were too many.
+    pub undrawn: u64,
     /// What is known of the baselines that the decisions name.
     pub baselines: &'a BTreeMap<Hash, BaselineFacts>,
     /// Cases that were opened for these decisions, in the order they were opened.
     pub cases: &'a [Case],
-    /// Where the numbers lie, relative to the report: `normalized_metrics.csv`.
-    pub artifact_ref: &'a str,
+    /// The files to look into, from where the report lies, and what each holds; the numbers first.
+    pub files: &'a [(&'a str, &'a str)],
     /// Where the page lies: `drift_report.html`.
     pub report_ref: &'a str,
 }
@@ -97,6 +114,8 @@ impl From<&Baseline> for BaselineFacts {
 pub struct Report {
     /// Version of this structure.
     pub schema_version: u32,
+    /// What it speaks of.
+    pub kind: ReportKind,
     /// The run or case.
     pub run_id: String,
     /// Binds it to what others know of the same matter.
@@ -131,6 +150,8 @@ pub struct Report {
     pub series: Vec<SeriesReport>,
     /// Where to look next.
     pub investigation_hints: Vec<String>,
+    /// Files to look into.
+    pub files: Vec<FileLink>,
     /// Where the proof of each flagged series lies.
     pub evidence_links: Vec<EvidenceLink>,
     /// Cases that were opened, at most 20.
@@ -150,6 +171,10 @@ pub struct LeftOut {
     pub cases: u64,
     /// Decisions that are not PASS.
     pub decisions: u64,
+    /// Of those the ones that counts speak of, and `series` does not: the mildest, and of those the oldest.
+    pub unsummed: u64,
+    /// Windows of series that the charts lack, the oldest.
+    pub undrawn: u64,
 }
 
 /// A time span, RFC 3339, the end not included.
@@ -214,6 +239,15 @@ pub struct SampleCounts {
     pub skipped_windows: u64,
 }
 
+/// A file to look into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLink {
+    /// Its path from where the report lies.
+    pub path: String,
+    /// What it holds.
+    pub holds: String,
+}
+
 /// Where the proof of a flagged series lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceLink {
@@ -242,7 +276,7 @@ pub struct CaseLine {
     pub window: Span,
     /// Status.
     pub status: Status,
-    /// Commands that explain it, export its evidence, verify and replay it.
+    /// Commands that explain it, export its evidence where that has not been done, verify and replay it.
     pub commands: Vec<String>,
 }
 
@@ -266,44 +300,47 @@ pub struct DecisionLine {
 impl Report {
     /// Sums decisions up.
     pub fn build(input: &ReportInput<'_>) -> Report {
-        let mut judged: Vec<Judged<'_>> = input.decisions.to_vec();
-        judged.sort_by(|a, b| order(a).cmp(&order(b)));
-        let decisions: Vec<&Decision> = judged.iter().map(|j| j.decision).collect();
+        let all = input.decisions;
+        let judged = all.kept();
         let mut series = series::summarise(&judged, input);
-        let set = |name: fn(&Decision) -> &String| -> Vec<String> {
-            decisions.iter().map(|d| name(d)).collect::<BTreeSet<_>>().into_iter().cloned().collect()
-        };
-        let start = decisions.iter().map(|d| d.start_ns).min();
-        let end = decisions.iter().map(|d| d.end_ns).max();
-        let mut notable = judged.iter().filter(|j| j.decision.status != Status::Pass).map(line);
-        let flagged = series.len() as u64;
+        let notable = judged.iter().filter(|j| j.decision.status != Status::Pass);
+        let listed: Vec<DecisionLine> = notable.take(MAX_LISTED_DECISIONS).map(line).collect();
+        let (windows, flagged) = (all.windows, all.flagged.len() as u64);
         let mut report = Report {
             schema_version: SCHEMA_VERSION,
+            kind: input.kind,
             run_id: input.run_id.to_owned(),
             correlation_id: input.correlation_id.to_owned(),
             made_at: time(input.made_at_ns),
-            engines: set(|d| &d.engine),
-            programs: set(|d| &d.program),
-            assets: set(|d| &d.asset),
-            span: start.zip(end).map(|(start, end)| span(start, end)),
-            status: decisions.iter().map(|d| d.status).max().unwrap_or(Status::NoData),
+            engines: all.engines.iter().cloned().collect(),
+            programs: all.programs.iter().cloned().collect(),
+            assets: all.assets.iter().cloned().collect(),
+            span: all.span.map(|(start, end)| span(start, end)),
+            status: all.status.unwrap_or(Status::NoData),
             status_sentence: String::new(),
             primary_issue: series.first().map(|s| s.series.metric.clone()),
-            baseline: baseline(&decisions, input.baselines),
-            windows: count_windows(&decisions),
-            samples: count_samples(&decisions),
-            series_judged: series_judged(&decisions, input.tracks).max(flagged),
+            baseline: baseline(all, input.baselines),
+            windows,
+            samples: all.samples,
+            series_judged: series_judged(all, input.tracks).max(flagged),
             series_flagged: flagged,
             series: Vec::new(),
             investigation_hints: Vec::new(),
+            files: input
+                .files
+                .iter()
+                .map(|(path, holds)| FileLink { path: (*path).into(), holds: (*holds).into() })
+                .collect(),
             evidence_links: Vec::new(),
-            cases: input.cases.iter().take(MAX_LISTED_CASES).map(case_line).collect(),
-            decisions: notable.by_ref().take(MAX_LISTED_DECISIONS).collect(),
+            cases: input.cases.iter().take(MAX_LISTED_CASES).map(|case| case_line(case, input.kind)).collect(),
             left_out: LeftOut {
-                series: series.len().saturating_sub(MAX_LISTED_SERIES) as u64,
+                series: flagged.saturating_sub(MAX_LISTED_SERIES as u64),
                 cases: input.cases.len().saturating_sub(MAX_LISTED_CASES) as u64,
-                decisions: notable.count() as u64,
+                decisions: (windows.total - windows.pass).saturating_sub(listed.len() as u64),
+                unsummed: all.dropped,
+                undrawn: input.undrawn,
             },
+            decisions: listed,
         };
         // Words speak of all, the lists of the first.
         report.series = std::mem::take(&mut series);
@@ -323,59 +360,64 @@ impl Report {
     }
 }
 
-fn order<'a>(j: &Judged<'a>) -> (i64, i64, &'a str, &'a str, &'a str) {
-    (j.decision.start_ns, j.decision.end_ns, &j.decision.asset, &j.decision.check, j.id)
-}
-
-fn count_windows(decisions: &[&Decision]) -> WindowCounts {
-    let mut counts = WindowCounts { total: decisions.len() as u64, ..WindowCounts::default() };
-    for decision in decisions {
-        *match decision.status {
-            Status::Pass => &mut counts.pass,
-            Status::Drift => &mut counts.drift,
-            Status::Fail => &mut counts.fail,
-            Status::NoData => &mut counts.no_data,
-            Status::Error => &mut counts.error,
+impl WindowCounts {
+    fn add(&mut self, status: Status) {
+        self.total += 1;
+        *match status {
+            Status::Pass => &mut self.pass,
+            Status::Drift => &mut self.drift,
+            Status::Fail => &mut self.fail,
+            Status::NoData => &mut self.no_data,
+            Status::Error => &mut self.error,
         } += 1;
     }
-    counts
+
+    /// How many had this status.
+    pub fn of(&self, status: Status) -> u64 {
+        match status {
+            Status::Pass => self.pass,
+            Status::Drift => self.drift,
+            Status::Fail => self.fail,
+            Status::NoData => self.no_data,
+            Status::Error => self.error,
+        }
+    }
 }
 
-fn count_samples(decisions: &[&Decision]) -> SampleCounts {
-    decisions.iter().fold(SampleCounts::default(), |sum, d| SampleCounts {
-        judged: sum.judged.saturating_add(d.counts.samples),
-        late: sum.late.saturating_add(d.counts.late),
-        jumped: sum.jumped.saturating_add(d.counts.jumped),
-        shed: sum.shed.saturating_add(d.counts.shed),
-        skipped_windows: sum.skipped_windows.saturating_add(d.counts.skipped_windows),
-    })
+impl SampleCounts {
+    fn add(&mut self, counts: &Counts) {
+        for (sum, more) in [
+            (&mut self.judged, counts.samples),
+            (&mut self.late, counts.late),
+            (&mut self.jumped, counts.jumped),
+            (&mut self.shed, counts.shed),
+            (&mut self.skipped_windows, counts.skipped_windows),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
 }
 
 /// Series that were judged: those that were seen, but never fewer than the decisions counted at once.
-fn series_judged(decisions: &[&Decision], tracks: &[SeriesTrack]) -> u64 {
+fn series_judged(all: &Tally, tracks: &[SeriesTrack]) -> u64 {
     let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
-    for d in decisions {
-        let most = counted.entry(&d.asset).or_default();
-        *most = d.counts.series.max(*most);
+    for ((_, asset), ends) in &all.ends {
+        let most = counted.entry(asset).or_default();
+        *most = ends.series.max(*most);
     }
     let seen: BTreeSet<&str> = tracks.iter().map(|t| t.label.as_str()).collect();
     counted.into_values().map(u64::from).sum::<u64>().max(seen.len() as u64)
 }
 
 /// The baseline most decisions were compared with.
-fn baseline(decisions: &[&Decision], known: &BTreeMap<Hash, BaselineFacts>) -> Option<BaselineReport> {
-    let mut used: BTreeMap<(&str, u32, &Hash), u64> = BTreeMap::new();
-    for b in decisions.iter().filter_map(|d| d.baseline.as_ref()) {
-        *used.entry((&b.tag, b.version, &b.hash)).or_default() += 1;
-    }
-    let others = used.len().saturating_sub(1) as u32;
-    let ((tag, version, hash), _) = used.into_iter().max_by_key(|&(_, n)| n)?;
+fn baseline(all: &Tally, known: &BTreeMap<Hash, BaselineFacts>) -> Option<BaselineReport> {
+    let others = all.baselines.len().saturating_sub(1) as u32;
+    let ((tag, version, hash), _) = all.baselines.iter().max_by_key(|&(_, n)| n)?;
     let facts = known.get(hash);
-    let end = decisions.iter().map(|d| d.end_ns).max();
-    let age = |f: &BaselineFacts| Some(end?.saturating_sub(f.end_ns) / hb_engine::NS_PER_SEC);
+    let age = |f: &BaselineFacts| Some(all.span?.1.saturating_sub(f.end_ns) / hb_engine::NS_PER_SEC);
     Some(BaselineReport {
-        tag: tag.to_owned(),
-        version,
+        tag: tag.clone(),
+        version: *version,
         hash: *hash,
         span: facts.map(|f| span(f.start_ns, f.end_ns)),
         age_sec: facts.and_then(age),
@@ -388,27 +430,34 @@ fn baseline(decisions: &[&Decision], known: &BTreeMap<Hash, BaselineFacts>) -> O
 fn evidence_link(series: &SeriesReport, input: &ReportInput<'_>) -> EvidenceLink {
     EvidenceLink {
         metric_name: series.label.clone(),
-        artifact_ref: input.artifact_ref.to_owned(),
+        artifact_ref: input.files.first().map_or("", |file| file.0).to_owned(),
         report_ref: format!("{}#{}", input.report_ref, series.anchor),
         hint: format!("its rows from {} to {}", series.first_flagged, series.last_flagged),
     }
 }
 
-fn case_line(case: &Case) -> CaseLine {
-    let (id, decision) = (&case.id, case.decision.to_string());
-    let pack = format!("packs/{}", root_name(id));
+fn case_line(case: &Case, kind: ReportKind) -> CaseLine {
+    let (id, decision, pack) = (&case.id, case.decision.to_string(), root_name(&case.id));
+    let commands = match kind {
+        ReportKind::Run => vec![
+            explain_command(&decision),
+            format!("hb export evidence-pack --case {id} --out packs"),
+            format!("hb verify packs/{pack} --key hb.pub"),
+            format!("hb replay packs/{pack}"),
+        ],
+        ReportKind::Case => vec![
+            format!("hb explain --pack {pack}"),
+            format!("hb verify {pack} --key hb.pub"),
+            format!("hb replay {pack}"),
+        ],
+    };
     CaseLine {
         id: id.clone(),
         check: case.check.clone(),
         asset: case.asset.clone(),
         window: span(case.start_ns, case.end_ns),
         status: case.status,
-        commands: vec![
-            explain_command(&decision),
-            format!("hb export evidence-pack --case {id} --out packs"),
-            format!("hb verify {pack} --key hb.pub"),
-            format!("hb replay {pack}"),
-        ],
+        commands,
         decision,
     }
 }

@@ -21,7 +21,7 @@ const EXIT_HEAD: &str = "\
 <!-- Made by `cargo xtask generate` of host/daemon/src/diagnostic.rs; change it there. -->
 
 Each code says who must act; the numbers above 1 are those of sysexits(3).
-`hb analyze` ends with 1 for a FAIL only where `HB_GATE_FAIL_EXIT=1` is set, as in a pipeline that must stop then.
+`hb analyze` ends with 1 only where `HB_GATE_FAIL_EXIT=1` is set, as in a pipeline that must stop then: for a FAIL, for an ERROR, since a rule that broke judged nothing, and where no window could be judged at all.
 A process that a signal ended has no code of these.
 
 | Code | Meaning |

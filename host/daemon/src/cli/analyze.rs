@@ -1,11 +1,11 @@
 //! `hb analyze`: an artifact directory against a baseline, with a report and a gate for CI.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hb_engine::baseline::Baseline;
-use hb_engine::decision::{Decision, Status};
+use hb_engine::decision::Status;
 use hb_engine::engine::Effect;
 use hb_log::cbor;
 use hb_log::hash::{Hash, Hasher};
@@ -18,15 +18,15 @@ use crate::artifact::{self, RunMeta};
 use crate::case::Case;
 use crate::clock;
 use crate::config::{ConfigFile, FileTransportConfig, TransportConfig};
-use crate::diagnostic::{Area, Diagnostic, Place, exit};
+use crate::diagnostic::{Area, Diagnostic, Place, exit, neutralise};
 use crate::dispatch::Sinks;
 use crate::generation::secrets::SecretDigest;
 use crate::generation::{Generation, Part, Plugins, Unit};
 use crate::observe::{Observer, tracks};
-use crate::pipeline::record::{Recorder, text_map};
+use crate::pipeline::record::{Recorder, counter_of, text_map};
 use crate::pipeline::recover::{Replay, load_blob};
 use crate::plugin::{Grants, Kind};
-use crate::report::{self, BaselineFacts, Judged, Report, ReportInput};
+use crate::report::{self, BaselineFacts, Report, ReportInput, ReportKind, Tally};
 use crate::state::Reader;
 
 /// The source of an offline run.
@@ -36,8 +36,8 @@ const SOURCE: &str = "artifact";
 const REPORT_HTML: &str = "drift_report.html";
 const REPORT_JSON: &str = "drift_report.json";
 
-/// Decisions of one run that a report speaks of at most.
-const DECISIONS_MAX: usize = 200_000;
+/// Asks for an exit code of its own when a run must not pass.
+const GATE: &str = "HB_GATE_FAIL_EXIT";
 
 /// Arguments of `hb analyze`.
 #[derive(Args)]
@@ -70,6 +70,7 @@ pub(crate) struct Run {
 
 /// Judges an artifact directory.
 pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
+    let is_gate = is_gate()?;
     let mut file = global.load()?;
     let (dir, out) = (session::path(&args.dir), args.out.as_deref().map(session::path));
     let args = &AnalyzeArgs { dir, out, baseline: args.baseline.clone() };
@@ -100,8 +101,26 @@ pub(crate) fn analyze(global: &Global, args: &AnalyzeArgs) -> Done {
     let shown = out_dir(args).join(REPORT_HTML);
     global.print(&run, |r| format!("{}: {}\n{}\nreport: {}\n", r.run_id, r.status, r.sentence, shown.display()));
     packed?;
-    let gate = session::var("HB_GATE_FAIL_EXIT").is_some_and(|v| v == "1");
-    Ok(if gate && run.status == Status::Fail { exit::GATE_FAIL } else { exit::OK })
+    Ok(if is_gate && !passes(&report) { exit::GATE_FAIL } else { exit::OK })
+}
+
+/// Whether a run that must not pass ends with an exit code of its own. A word that means neither is a mistake: it must
+/// not open the gate.
+fn is_gate() -> Result<bool, Failure> {
+    match session::var(GATE).as_deref() {
+        None | Some("" | "0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(word) => {
+            let message = format!("{GATE} is `{}`", neutralise(word));
+            Err(Failure::usage(message, "write 1 for a gate, 0 or nothing for none"))
+        }
+    }
+}
+
+/// Whether a gate lets a run pass: nothing failed, no rule broke, and something was judged.
+fn passes(report: &Report) -> bool {
+    let judged = report.windows.pass + report.windows.drift;
+    !matches!(report.status, Status::Fail | Status::Error) && judged > 0
 }
 
 /// Reads all of an artifact once, for its samples and the hash of their file: what cannot be read, or holds nothing, must
@@ -192,30 +211,30 @@ fn write_report(
     args: &AnalyzeArgs,
 ) -> Result<Report, Failure> {
     let reader = recorder.state().reader()?;
-    let mut decisions: Vec<(String, Decision)> = Vec::new();
+    let mut tally = Tally::default();
     let mut replay = Replay::begin(&reader, &generation.program, lane, None)?;
     let observer = replay.run_with(&reader, Observer::new, usize::MAX, &mut |effects, _| {
         for effect in effects {
-            if let Effect::Decision { hash, decision, .. } = effect
-                && decisions.len() < DECISIONS_MAX
-            {
-                decisions.push((hash.to_string(), *decision));
+            if let Effect::Decision { hash, decision, .. } = effect {
+                tally.add(hash.to_string(), *decision);
             }
         }
         true
     })?;
-    let judged: Vec<Judged<'_>> = decisions.iter().map(|(id, decision)| Judged { id, decision }).collect();
-    let end = decisions.iter().map(|d| d.1.end_ns).max().unwrap_or_default();
-    let tracks = tracks(&observer.seen, &judged);
+    check_whole(&reader, generation, lane, &tally)?;
+    let tracks = tracks(&observer.seen, &tally.kept());
+    let numbers = numbers(args);
     let report = Report::build(&ReportInput {
+        kind: ReportKind::Run,
         run_id: lane,
         correlation_id: &session::var("HB_CORRELATION_ID").unwrap_or_else(|| meta.correlation_id.clone()),
-        made_at_ns: end,
-        decisions: &judged,
+        made_at_ns: tally.end_ns(),
+        decisions: &tally,
         tracks: &tracks,
-        baselines: &baselines(&reader, &decisions)?,
+        undrawn: observer.dropped,
+        baselines: &baselines(&reader, &tally)?,
         cases,
-        artifact_ref: artifact::METRICS,
+        files: &[(&numbers, "the numbers of all series"), (REPORT_JSON, "the facts of this page for programs")],
         report_ref: REPORT_HTML,
     });
     let out = out_dir(args);
@@ -227,16 +246,43 @@ fn write_report(
     Ok(report)
 }
 
+/// What the state has forgotten of a run, or never took because it was full, is in no report, and would pass.
+fn check_whole(reader: &Reader, generation: &Generation, lane: &str, tally: &Tally) -> Result<(), Failure> {
+    let counters = reader.counters(&generation.program, lane)?;
+    let count = |name: &str| counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1);
+    let refused = |message: String| {
+        let d = Diagnostic::error(Area::State, message);
+        Err(Failure::new(exit::DATA, d.help("raise `limits.max_state_mb`, and analyze it in a state of its own")))
+    };
+    let windows = tally.windows();
+    let made: u64 = daemon::STATUSES.iter().map(|s| count(counter_of(*s))).sum();
+    if daemon::STATUSES.iter().any(|s| count(counter_of(*s)) != windows.of(*s)) {
+        return refused(format!("the state holds {} of the {made} decisions of this run any more", windows.total));
+    }
+    match count("shed_frames") {
+        0 => Ok(()),
+        shed => refused(format!("the state was full: {shed} rows of this run were not judged")),
+    }
+}
+
+/// Where the numbers lie, from where the report goes.
+fn numbers(args: &AnalyzeArgs) -> String {
+    if args.out.is_none() {
+        return artifact::METRICS.to_owned();
+    }
+    let path = args.dir.join(artifact::METRICS);
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
+}
+
 /// Where the reports go.
 fn out_dir(args: &AnalyzeArgs) -> &Path {
     args.out.as_ref().unwrap_or(&args.dir)
 }
 
 /// What is known of the baselines that decisions name.
-fn baselines(reader: &Reader, decisions: &[(String, Decision)]) -> Result<BTreeMap<Hash, BaselineFacts>, Failure> {
-    let named: BTreeSet<Hash> = decisions.iter().filter_map(|(_, d)| Some(d.baseline.as_ref()?.hash)).collect();
+fn baselines(reader: &Reader, tally: &Tally) -> Result<BTreeMap<Hash, BaselineFacts>, Failure> {
     let mut facts = BTreeMap::new();
-    for hash in named {
+    for hash in tally.baselines() {
         let baseline: Baseline = load_blob(reader, hash, "baseline")?;
         facts.insert(hash, BaselineFacts::from(&baseline));
     }
@@ -271,7 +317,7 @@ fn remember(
         correlation_id: report.correlation_id.clone(),
         status: report.status,
         sentence: report.status_sentence.clone(),
-        windows: daemon::STATUSES.iter().map(|s| (s.to_string(), count(report, *s))).filter(|c| c.1 > 0).collect(),
+        windows: daemon::STATUSES.iter().map(|s| (s.to_string(), report.windows.of(*s))).filter(|c| c.1 > 0).collect(),
         generation: generation.hash,
         baselines: reader.tags(&generation.program)?.into_iter().collect(),
         analyzed_at: clock::rfc3339(clock::now_ns()),
@@ -285,15 +331,4 @@ fn remember(
     recorder.log("run", text_map(&[("run", lane), ("status", run.status.as_str())]));
     recorder.commit()?;
     Ok(run)
-}
-
-fn count(report: &Report, status: Status) -> u64 {
-    let w = &report.windows;
-    match status {
-        Status::Pass => w.pass,
-        Status::NoData => w.no_data,
-        Status::Drift => w.drift,
-        Status::Error => w.error,
-        Status::Fail => w.fail,
-    }
 }

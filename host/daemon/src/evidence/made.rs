@@ -143,7 +143,7 @@ pub fn watch<E>(
     let mut observer = Observer::new(judge_of(&first)?);
     for input in inputs {
         if let PartitionInput::Generation(hash) = input {
-            observer = Observer { inner: judge_of(hash)?, seen: observer.seen };
+            observer = observer.with(judge_of(hash)?);
         }
         partition.apply(input.clone(), world, &mut observer, &mut Vec::new());
     }

@@ -22,7 +22,7 @@ use hb_log::hash::Hash;
 
 pub use self::keep::state_options;
 pub use self::redo::Taken;
-pub use self::words::{decision_entry, text_map};
+pub use self::words::{counter_of, decision_entry, text_map};
 use super::alerts::Alerting;
 use super::export::Exports;
 use super::journal::{self, Columns, Other, ROW_SAMPLES_MAX};

@@ -364,6 +364,7 @@ fn join(chunk: &[TrackPoint]) -> TrackPoint {
     let n = finite().count();
     TrackPoint {
         end_ns: chunk.last().map_or(0, |p| p.end_ns),
+        count: chunk.iter().map(|p| p.count).sum(),
         mean: if n == 0 { f64::NAN } else { finite().map(|p| p.mean).sum::<f64>() / n as f64 },
         min: finite().map(|p| p.min).fold(f64::NAN, f64::min),
         max: finite().map(|p| p.max).fold(f64::NAN, f64::max),
@@ -413,7 +414,7 @@ mod tests {
     const SEC: i64 = hb_engine::NS_PER_SEC;
 
     fn point(sec: i64, mean: f64) -> TrackPoint {
-        TrackPoint { end_ns: sec * SEC, mean, min: mean - 1.0, max: mean + 1.0 }
+        TrackPoint { end_ns: sec * SEC, count: 10, mean, min: mean - 1.0, max: mean + 1.0 }
     }
 
     fn span(start_ns: i64, end_ns: i64) -> FlaggedSpan {

@@ -9,7 +9,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, chart, class, patterns};
 use super::words::{self, age, moment, moment_of, moments, moments_of};
-use super::{BaselineReport, CaseLine, Report, SeriesReport, SeriesTrack, explain_command, number, short, time};
+use super::{
+    BaselineReport, CaseLine, Report, ReportKind, SeriesReport, SeriesTrack, explain_command, number, short, time,
+};
 use crate::diagnostic::neutralise;
 
 /// Most charts of flagged series: the page stays below a few MB, and nobody looks at more.
@@ -22,13 +24,16 @@ pub const MAX_OTHER_CHARTS: usize = 4;
 pub const MAX_TABLE_ROWS: usize = 120;
 
 /// Most decisions listed in the page.
-const MAX_DECISION_ROWS: usize = 200;
+pub(super) const MAX_DECISION_ROWS: usize = 200;
 
 /// Most rows in the list of flagged series.
-const MAX_SERIES_ROWS: usize = 100;
+pub(super) const MAX_SERIES_ROWS: usize = 100;
 
 /// Most names in a list of assets or sources.
 const MAX_NAMES: usize = 10;
+
+/// Characters of a part of a name that stay on one line: as many as a telephone shows.
+const UNBROKEN_CHARS: usize = 32;
 
 /// All that the page looks like.
 const STYLE: &str = include_str!("style.css");
@@ -175,7 +180,7 @@ fn charts(report: &Report, tracks: &[SeriesTrack]) -> Markup {
                         @if let Some(track) = by_name.get(&(s.check.as_str(), s.label.as_str())) {
                             (figure(track, &s.anchor))
                         } @else { p.soft { "There are no numbers to draw it from." } }
-                        (proof(s))
+                        (proof(s, report))
                     }
                 }
             }
@@ -220,12 +225,32 @@ fn why(s: &SeriesReport) -> Markup {
 }
 
 /// Where the proof of a series lies.
-fn proof(s: &SeriesReport) -> Markup {
+fn proof(s: &SeriesReport, report: &Report) -> Markup {
+    let link = report.evidence_links.iter().find(|l| l.metric_name == s.label);
+    // A pack holds the state before its own decision alone.
+    let command = match report.kind {
+        ReportKind::Run => Some(explain_command(&s.worst.decision)),
+        ReportKind::Case => {
+            let own = report.cases.iter().find(|c| c.decision == s.worst.decision);
+            own.and_then(|c| c.commands.first()).cloned()
+        }
+    };
     html! {
         p.soft {
-            "Worst window until " (moment(&s.worst.at)) ": " code { (explain_command(&s.worst.decision)) }
+            "Worst window until " (moment(&s.worst.at))
+            @if let Some(command) = command { ": " code { (neutralise(&command)) } }
             @if let Some(case) = &s.case { ", case " a href=(format!("#{case}")) { (case) } }
+            @if let Some(link) = link { ". In " (file(&link.artifact_ref)) ": " (neutralise(&link.hint)) "." }
         }
+    }
+}
+
+/// A file to look into; only a plain name is a link, for only that is the same everywhere.
+fn file(path: &str) -> Markup {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    html! {
+        @if !path.is_empty() && path.chars().all(is_name) { a href=(path) { (path) } }
+        @else { code { (neutralise(path)) } }
     }
 }
 
@@ -325,22 +350,16 @@ fn baseline(report: &Report) -> Markup {
 }
 
 fn evidence(report: &Report) -> Markup {
-    let files: BTreeSet<&str> = report.evidence_links.iter().map(|l| l.artifact_ref.as_str()).collect();
-    if files.is_empty() && report.cases.is_empty() {
-        return html! {};
-    }
     html! {
         section aria-labelledby="evidence" {
             h2 id="evidence" { "Evidence" }
-            @if !files.is_empty() {
-                p { "The numbers of all series lie beside this page in "
-                    @for (i, file) in files.iter().enumerate() { @if i > 0 { ", " } code { (neutralise(file)) } }
-                    ", the facts of this page for programs in " code { "drift_report.json" } "." }
-            }
+            ul { @for f in &report.files { li { (file(&f.path)) ": " (neutralise(&f.holds)) } } }
             @if report.cases.is_empty() {
                 p { "No case was opened: nothing failed often enough." }
             } @else {
-                p { "Anyone can verify and re-execute a decision from its pack, with the public key of the host." }
+                p { "Anyone can verify and re-execute a decision from its pack, with the public key of the host."
+                    @if report.kind == ReportKind::Case { " This page lies in such a pack; the commands are typed in \
+                        the folder that holds it." } }
                 @for case in &report.cases { (case_box(case)) }
             }
         }
@@ -396,7 +415,7 @@ fn decisions(report: &Report) -> Markup {
 /// What the page does not show, and where it is.
 fn left_out(report: &Report, tracks: &[SeriesTrack]) -> Markup {
     let beyond = |all: u64, shown: usize| all.saturating_sub(shown as u64);
-    let flagged = report.series_flagged;
+    let (flagged, out) = (report.series_flagged, &report.left_out);
     let decisions = report.decisions.len() as u64 + report.left_out.decisions;
     let drawn: Vec<&SeriesTrack> = tracks.iter().filter(|t| t.points.len() > chart::MAX_POINTS).collect();
     let crowded = tracks.iter().filter(|t| t.flagged.len() > chart::MAX_SPANS).count() as u64;
@@ -410,7 +429,9 @@ fn left_out(report: &Report, tracks: &[SeriesTrack]) -> Markup {
         ),
         (drawn.len() as u64, "charts join neighbouring windows", "600 points are as many as can be told apart"),
         (crowded, "charts show only their 100 longest flagged times", "the log has all decisions"),
-        (report.left_out.cases, "cases are not listed", "`hb cases list` shows them"),
+        (out.cases, "cases are not listed", "`hb cases list` shows them"),
+        (out.unsummed, "decisions are counted and described nowhere", "the mildest and oldest; the log has all"),
+        (out.undrawn, "windows of series are in no chart", "the oldest; their numbers are beside this page"),
         (
             beyond(decisions, MAX_DECISION_ROWS),
             "decisions are not listed",
@@ -480,18 +501,32 @@ fn beyond(s: &SeriesReport) -> String {
     }
 }
 
-/// A series with a place to break its line between metric and labels.
+/// A series with places to break its line: between metric and labels and between labels, but not within a name that
+/// has room.
 fn name(s: &SeriesReport) -> Markup {
-    let (metric, labels) = s.label.split_at_checked(s.series.metric.len()).unwrap_or((&s.label, ""));
-    html! { (neutralise(metric)) wbr; (neutralise(labels)) }
+    let labels = &s.series.labels;
+    let end = |i: usize| if i + 1 == labels.len() { "}" } else { "," };
+    let begin = |i: usize| if i == 0 { "{" } else { "" };
+    let label = |(i, (key, value))| format!("{}{key}={value}{}", begin(i), end(i));
+    html! {
+        (part(&s.series.metric))
+        @for text in labels.iter().enumerate().map(label) { wbr; (part(&text)) }
+    }
+}
+
+fn part(text: &str) -> Markup {
+    let text = neutralise(text);
+    let class = if text.chars().count() <= UNBROKEN_CHARS { "name" } else { "name long" };
+    html! { span class=(class) { (text) } }
 }
 
 /// When it was flagged; `day` is that of the report.
 fn when(s: &SeriesReport, day: &str) -> String {
-    if s.is_flagged_last {
-        format!("since {}", moment_of(day, &s.first_flagged))
+    let before = if s.began_before { "before " } else { "" };
+    if s.last_status.is_some() {
+        format!("since {before}{}", moment_of(day, &s.first_flagged))
     } else {
-        moments_of(day, &s.first_flagged, &s.last_flagged)
+        format!("{before}{}", moments_of(day, &s.first_flagged, &s.last_flagged))
     }
 }
 

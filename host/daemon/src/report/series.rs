@@ -6,7 +6,8 @@ use hb_engine::NS_PER_SEC;
 use hb_engine::decision::Finding;
 
 use super::{
-    Band, Decision, Deserialize, Judged, Limits, ReportInput, Serialize, SeriesDef, SeriesTrack, Status, time,
+    Band, Decision, Deserialize, Judged, Limits, Line, ReportInput, Serialize, SeriesDef, SeriesTrack, Status,
+    TrackPoint, time,
 };
 
 /// Most flagged times of one series: a chart has no room for more, and the list of decisions has all.
@@ -15,8 +16,12 @@ const MAX_TIMES: usize = 50;
 /// The share of the farthest excess that counts as having arrived.
 const ARRIVED: f64 = 0.9;
 
-/// Fewest flagged windows that tell how a series left its baseline.
-const MIN_ONSET_WINDOWS: usize = 3;
+/// How many times as far out as the mean a reading must lie to be one of a few: two of ten that are shocks lie five
+/// times as far out as the mean that they move.
+const SINGLE_FACTOR: f64 = 3.0;
+
+/// Fewest readings of which it means something that all are equal.
+const STILL_MIN: u64 = 5;
 
 /// A series that was not as expected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,12 +42,16 @@ pub struct SeriesReport {
     pub windows_flagged: u64,
     /// Start of the first of them, RFC 3339.
     pub first_flagged: String,
+    /// Whether it was flagged in the first window already, and its check in the one before: it began earlier.
+    pub began_before: bool,
     /// End of the last of them, RFC 3339.
     pub last_flagged: String,
-    /// Whether the last window of its check was one of them.
-    pub is_flagged_last: bool,
+    /// What the last window of its check says of it; null when it was as expected.
+    pub last_status: Option<Status>,
     /// How it left its baseline; null when that cannot be told.
     pub onset: Option<Onset>,
+    /// How its readings lay in the worst window, where that says more than their mean.
+    pub readings: Option<Readings>,
     /// Its share in all that was found, 0 to 1.
     pub contribution: f64,
     /// What lay farthest beyond its limit.
@@ -91,6 +100,16 @@ pub struct Onset {
     pub took_sec: i64,
 }
 
+/// How the readings of a window lay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readings {
+    /// A few lay far out, the rest did not.
+    Single,
+    /// All were equal.
+    Still,
+}
+
 /// What one rule said of one series.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingSummary {
@@ -125,26 +144,32 @@ struct Gathered<'a> {
     windows: u64,
     last_window: Option<(&'a str, &'a str, i64)>,
     first_ns: i64,
+    began_before: bool,
     last_ns: i64,
-    is_flagged_last: bool,
+    last_status: Option<Status>,
     contribution: f64,
     worst: (&'a Finding, Judged<'a>),
     findings: BTreeMap<(&'a str, Status), (u64, &'a str)>,
-    /// End and size of each flagged window, in the rule's terms, by check.
-    path: BTreeMap<&'a str, Vec<(i64, f64)>>,
+    /// Where each flagged window lay, by check and rule: values of different rules have nothing in common.
+    path: BTreeMap<(&'a str, &'a str), Vec<Step>>,
+}
+
+/// Where one flagged window lay.
+struct Step {
+    end_ns: i64,
+    mean: f64,
+    /// In the rule's terms.
+    value: f64,
 }
 
 /// The series that were not PASS, the worst first. `judged` is in the order of time.
 pub(super) fn summarise(judged: &[Judged<'_>], input: &ReportInput<'_>) -> Vec<SeriesReport> {
     let mut all: BTreeMap<&SeriesDef, Gathered<'_>> = BTreeMap::new();
-    let mut ends: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-    for Judged { decision, .. } in judged {
-        let end = ends.entry((&decision.check, &decision.asset)).or_insert(decision.end_ns);
-        *end = decision.end_ns.max(*end);
-    }
     for &j in judged {
         let decision: &Decision = j.decision;
-        let is_last = ends.get(&(decision.check.as_str(), decision.asset.as_str())) == Some(&decision.end_ns);
+        let ends = input.decisions.ends_of(decision);
+        let is_last = ends.is_some_and(|ends| ends.last_ns == decision.end_ns);
+        let before = ends.filter(|ends| ends.first_ns == decision.end_ns).map_or(Status::Pass, |ends| ends.before);
         for finding in decision.findings.iter().filter(|f| f.status != Status::Pass) {
             let g = all.entry(&finding.series).or_insert_with(|| Gathered {
                 def: &finding.series,
@@ -153,8 +178,9 @@ pub(super) fn summarise(judged: &[Judged<'_>], input: &ReportInput<'_>) -> Vec<S
                 windows: 0,
                 last_window: None,
                 first_ns: decision.start_ns,
+                began_before: false,
                 last_ns: decision.end_ns,
-                is_flagged_last: false,
+                last_status: None,
                 contribution: 0.0,
                 worst: (finding, j),
                 findings: BTreeMap::new(),
@@ -168,15 +194,18 @@ pub(super) fn summarise(judged: &[Judged<'_>], input: &ReportInput<'_>) -> Vec<S
             g.status = g.status.max(finding.status);
             g.first_ns = g.first_ns.min(decision.start_ns);
             g.last_ns = g.last_ns.max(decision.end_ns);
-            g.is_flagged_last |= is_last;
+            // What could not be judged before may have begun then, or not.
+            g.began_before |= before != Status::Pass && before >= finding.status.min(Status::Drift);
+            g.last_status = g.last_status.max(is_last.then_some(finding.status));
             g.contribution += if finding.contribution.is_finite() { finding.contribution } else { 0.0 };
             if excess(finding) > excess(g.worst.0) {
                 g.worst = (finding, j);
             }
             g.findings.entry((&finding.rule, finding.status)).or_insert((0, &finding.reason)).0 += 1;
             // A series without samples lies nowhere.
-            if let (Some(value), Some(_)) = (finding.value, finding.observed) {
-                g.path.entry(&decision.check).or_default().push((decision.end_ns, value.abs()));
+            if let (Some(value), Some(mean)) = (finding.value, finding.observed) {
+                let step = Step { end_ns: decision.end_ns, mean, value };
+                g.path.entry((&decision.check, &finding.rule)).or_default().push(step);
             }
         }
     }
@@ -203,6 +232,7 @@ fn report(
     let track = tracks.get(&(check.as_str(), label.as_str()));
     let spans = track.map(|t| t.flagged.as_slice()).unwrap_or_default();
     let case = input.cases.iter().find(|c| c.asset == g.asset && c.check == *check);
+    let onset = onset(g, worst, at.decision);
     SeriesReport {
         series: g.def.clone(),
         asset: g.asset.to_owned(),
@@ -212,8 +242,10 @@ fn report(
         windows_flagged: g.windows,
         first_flagged: time(g.first_ns),
         last_flagged: time(g.last_ns),
-        is_flagged_last: g.is_flagged_last,
-        onset: g.path.get(check.as_str()).and_then(|path| onset(path, at.decision)),
+        began_before: g.began_before,
+        last_status: g.last_status,
+        readings: track.filter(|_| onset.is_none()).and_then(|t| readings(t, worst, at.decision.end_ns)),
+        onset,
         contribution: if total > 0.0 { g.contribution / total } else { 0.0 },
         worst: Worst {
             decision: at.id.to_owned(),
@@ -253,17 +285,35 @@ fn report(
     }
 }
 
-/// How a series came to lie where it lay farthest out; `path` is end and size of its flagged windows.
-fn onset(path: &[(i64, f64)], of: &Decision) -> Option<Onset> {
-    let farthest = path.iter().map(|p| p.1).fold(0.0, f64::max);
-    if path.len() < MIN_ONSET_WINDOWS || farthest <= 0.0 {
-        return None;
-    }
-    let arrived = path.iter().find(|p| p.1 >= ARRIVED * farthest)?.0;
-    let took_ns = arrived.saturating_sub(path[0].0);
+/// How a series came to lie where it lay farthest out. Only rules whose value follows the mean tell it: a count of
+/// windows grows by itself. And only where the beginning was seen.
+fn onset(g: &Gathered<'_>, worst: &Finding, of: &Decision) -> Option<Onset> {
+    let path = g.path.get(&(of.check.as_str(), worst.rule.as_str())).filter(|_| !g.began_before)?;
+    let windows: Vec<(f64, f64)> = path.iter().map(|step| (step.mean, step.value)).collect();
+    Line::through(&windows)?;
+    let farthest = path.iter().map(|step| step.value.abs()).fold(0.0, f64::max);
+    let arrived = path.iter().find(|step| step.value.abs() >= ARRIVED * farthest)?.end_ns;
+    let took_ns = arrived.saturating_sub(path[0].end_ns);
     // A window slides over a jump for as long as it is.
     let window_ns = of.end_ns.saturating_sub(of.start_ns);
     Some(Onset { sudden: took_ns <= window_ns, took_sec: took_ns / NS_PER_SEC })
+}
+
+/// What the readings of the worst window say that their mean does not.
+fn readings(track: &SeriesTrack, worst: &Finding, end_ns: i64) -> Option<Readings> {
+    let point: &TrackPoint = track.points.iter().find(|p| p.end_ns == end_ns)?;
+    let (mean, normal, band) = (worst.observed?, worst.expected?, track.band?);
+    let farthest = (point.min - normal).abs().max((point.max - normal).abs());
+    // What noise does now and then does not reach so far.
+    let width = band.p95 - band.p05;
+    let is_outside = point.min < band.p05 - width || point.max > band.p95 + width;
+    if point.count >= STILL_MIN && point.min == point.max && width > 0.0 {
+        Some(Readings::Still)
+    } else if is_outside && farthest >= SINGLE_FACTOR * (mean - normal).abs() {
+        Some(Readings::Single)
+    } else {
+        None
+    }
 }
 
 /// How far beyond its limit, relative to it, the status first.

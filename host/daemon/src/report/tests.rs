@@ -22,7 +22,8 @@ fn finding(series: &SeriesDef, status: Status, value: f64, contribution: f64) ->
         limit: Some(8.0),
         margin: Some(value.abs() - 8.0),
         contribution,
-        observed: Some(26.1),
+        // The rule's value follows the mean.
+        observed: Some(28.0 + value / 5.0),
         expected: Some(28.0),
         reason: format!("z {value} beyond 8"),
     }
@@ -57,8 +58,14 @@ fn build(decisions: &[Decision]) -> Report {
 }
 
 fn build_with(decisions: &[Decision], tracks: &[SeriesTrack], cases: &[Case]) -> Report {
-    let ids: Vec<String> = (0..decisions.len()).map(|i| format!("d{i}")).collect();
-    let judged: Vec<Judged<'_>> = decisions.iter().zip(&ids).map(|(decision, id)| Judged { id, decision }).collect();
+    let mut tally = Tally::default();
+    for (i, decision) in decisions.iter().enumerate() {
+        tally.add(format!("d{i}"), decision.clone());
+    }
+    report_of(&tally, tracks, cases, ReportKind::Run)
+}
+
+fn report_of(tally: &Tally, tracks: &[SeriesTrack], cases: &[Case], kind: ReportKind) -> Report {
     let facts = BaselineFacts {
         start_ns: T0 - 90_000 * NS_PER_SEC,
         end_ns: T0 - 86_400 * NS_PER_SEC,
@@ -66,14 +73,16 @@ fn build_with(decisions: &[Decision], tracks: &[SeriesTrack], cases: &[Case]) ->
         sources: vec!["clean".into()],
     };
     Report::build(&ReportInput {
+        kind,
         run_id: "run-7",
         correlation_id: "c-1",
         made_at_ns: T0 + 7_200 * NS_PER_SEC,
-        decisions: &judged,
+        decisions: tally,
         tracks,
+        undrawn: 0,
         baselines: &BTreeMap::from([(Hash::of(b"b"), facts)]),
         cases,
-        artifact_ref: "normalized_metrics.csv",
+        files: &[("normalized_metrics.csv", "the numbers of all series")],
         report_ref: "drift_report.html",
     })
 }
@@ -89,7 +98,7 @@ fn story() -> Vec<Decision> {
                     Status::Fail,
                     vec![
                         finding(&bus, Status::Fail, -9.0 - m as f64 / 10.0, 0.75),
-                        finding(&cpu, Status::Drift, 4.5, 0.25),
+                        finding(&cpu, Status::Drift, 4.5 + (m % 3) as f64 / 10.0, 0.25),
                     ],
                 ),
                 _ => (Status::Pass, vec![]),
@@ -107,7 +116,8 @@ fn track(label: &SeriesDef, spans: Vec<FlaggedSpan>) -> SeriesTrack {
         points: (5..60)
             .map(|m| {
                 let mean = if (20..=40).contains(&m) { 26.1 } else { 28.0 } + f64::from(m % 7) * 0.05;
-                TrackPoint { end_ns: T0 + i64::from(m) * 60 * NS_PER_SEC, mean, min: mean - 0.4, max: mean + 0.4 }
+                let end_ns = T0 + i64::from(m) * 60 * NS_PER_SEC;
+                TrackPoint { end_ns, count: 300, mean, min: mean - 0.4, max: mean + 0.4 }
             })
             .collect(),
         flagged: spans,
@@ -205,6 +215,138 @@ fn what_still_drifts_is_told_in_the_present() {
         let sentence = build(&decisions).status_sentence;
         assert!(sentence.starts_with(want), "{sentence}");
     }
+}
+
+#[test]
+fn what_is_over_is_not_told_as_present() {
+    let bad = |name: &str, minute, status| {
+        decision("p1", minute, status, vec![finding(&series(name, "p1"), status, 9.0, 0.5)])
+    };
+    let gone = bad("c", 30, Status::NoData);
+    for (decisions, want) in [
+        (
+            vec![bad("a", 5, Status::Drift), bad("b", 30, Status::Drift)],
+            "DRIFT: 1 of 2 series drifts on p1 since 2026-01-01 00:25 UTC; 1 more drifted earlier; worst: ",
+        ),
+        (
+            vec![bad("a", 5, Status::Fail), bad("b", 6, Status::Drift), gone],
+            "FAIL: 2 of 3 series drifted on p1 from 2026-01-01 00:00 to 00:06 UTC; 1 more could not be judged; worst: ",
+        ),
+        (
+            vec![bad("a", 5, Status::Fail), bad("a", 6, Status::NoData)],
+            "FAIL: 1 of 2 series drifted on p1 from 2026-01-01 00:00 to 00:06 UTC; worst: ",
+        ),
+    ] {
+        let r = build(&decisions);
+        assert!(r.status_sentence.starts_with(want), "{}", r.status_sentence);
+    }
+}
+
+#[test]
+fn what_began_before_the_first_window_has_no_beginning_here() {
+    let bus = series("bus_voltage", "p1");
+    let fails = |m: i64| decision("p1", m, Status::Fail, vec![finding(&bus, Status::Fail, -9.0 - m as f64, 0.5)]);
+    let mut seen: Vec<Decision> = (5..9).map(fails).collect();
+    let whole = build(&seen);
+    assert_eq!(whole.series[0].onset.as_ref().map(|o| o.sudden), Some(true));
+    seen[0].previous = Status::Drift;
+    let cut = build(&seen);
+    let s = &cut.series[0];
+    assert_eq!((s.began_before, &s.onset, s.first_flagged.as_str()), (true, &None, "2026-01-01T00:00:00Z"));
+    let want = "FAIL: 1 of 2 series drifts on p1 since before 2026-01-01 00:00 UTC; worst: ";
+    assert!(cut.status_sentence.starts_with(want), "{}", cut.status_sentence);
+    let hints = cut.investigation_hints.join("\n");
+    assert!(!hints.contains("jumped") && !hints.contains("moved away"), "{hints}");
+    assert!(render(&cut, &[]).contains("since before 00:00<"));
+    // What could not be judged before may have begun then or not: the first window says nothing of it.
+    seen[0].previous = Status::NoData;
+    assert!(!build(&seen).series[0].began_before);
+}
+
+#[test]
+fn only_a_value_that_follows_the_mean_tells_how_a_series_left_its_baseline() {
+    let speed = series("speed", "p1");
+    let stuck = |m: i64, hits: f64| Finding {
+        rule: "drift.stuck".into(),
+        value: Some(hits),
+        limit: Some(3.0),
+        observed: Some(2_950.0),
+        ..finding(&speed, Status::Drift, hits, 0.5 + m as f64 / 1e3)
+    };
+    let counted: Vec<Decision> =
+        (5..9).map(|m| decision("p1", m, Status::Drift, vec![stuck(m, (m - 4) as f64)])).collect();
+    assert_eq!(build(&counted).series[0].onset, None, "a count of windows grows by itself");
+    // Two rules in the same windows: the path is that of the worse one alone, and two windows are no path.
+    let two: Vec<Decision> = (5..7)
+        .map(|m| {
+            let far = finding(&speed, Status::Fail, 20.0 + m as f64, 0.5);
+            decision("p1", m, Status::Fail, vec![far, stuck(m, (m - 4) as f64)])
+        })
+        .collect();
+    assert_eq!(build(&two).series[0].onset, None);
+}
+
+#[test]
+fn readings_say_what_their_mean_does_not() {
+    let vibration = series("vibration", "p1");
+    let flagged = [decision("p1", 20, Status::Fail, vec![finding(&vibration, Status::Fail, 12.0, 1.0)])];
+    let mut flat = finding(&vibration, Status::Fail, 3.0, 1.0);
+    flat.observed = Some(28.3);
+    let still = [decision("p1", 20, Status::Fail, vec![flat])];
+    let with = |decisions: &[Decision], min: f64, max: f64, count: u64| {
+        let mut seen = track(&vibration, vec![]);
+        let point = seen.points.iter_mut().find(|p| p.end_ns == decisions[0].end_ns).unwrap();
+        (point.min, point.max, point.count) = (min, max, count);
+        let r = build_with(decisions, &[seen], &[]);
+        (r.series[0].readings, r.investigation_hints.join("\n"))
+    };
+    let (found, hints) = with(&flagged, 27.5, 40.0, 10);
+    assert!(found == Some(Readings::Single) && hints.contains("single readings far out"), "{hints}");
+    let (found, hints) = with(&still, 28.3, 28.3, 10);
+    assert!(found == Some(Readings::Still) && hints.contains("does not move at all"), "{hints}");
+    // A reading within noise, a mean that moved as far, and a window of one reading say nothing of the kind.
+    for (min, max, count) in [(27.5, 29.5, 10), (30.0, 31.0, 10), (28.3, 28.3, 1)] {
+        let (found, hints) = with(&flagged, min, max, count);
+        assert!(found.is_none() && hints.contains("was flagged in one window only"), "{min}..{max}: {found:?} {hints}");
+    }
+}
+
+#[test]
+fn a_status_outlives_the_lists_that_are_full() {
+    let fails = [3_i64, 4];
+    let mut tally = Tally::keeping(5);
+    for m in 0..40 {
+        let status = if fails.contains(&m) { Status::Fail } else { Status::Drift };
+        let name = format!("m{m:02}");
+        tally.add(m.to_string(), decision("a", m, status, vec![finding(&series(&name, "a"), status, 9.0, 1.0)]));
+        tally.add(format!("p{m}"), decision("b", m, Status::Pass, vec![]));
+    }
+    let r = report_of(&tally, &[], &[], ReportKind::Run);
+    assert_eq!(r.status, Status::Fail);
+    assert_eq!(r.windows, WindowCounts { total: 80, pass: 40, drift: 38, fail: 2, ..WindowCounts::default() });
+    let kept: Vec<&str> = r.decisions.iter().map(|d| d.id.as_str()).collect();
+    assert_eq!(kept, ["3", "4", "37", "38", "39"], "the worst, and of the rest the newest");
+    assert_eq!((r.left_out.decisions, r.left_out.unsummed, r.series_flagged), (35, 35, 40));
+    assert!(render(&r, &[]).contains("<li>35 decisions are counted and described nowhere;"));
+    let none = report_of(&Tally::keeping(0), &[], &[], ReportKind::Run);
+    assert_eq!(none.status, Status::NoData);
+}
+
+#[test]
+fn a_page_in_a_pack_speaks_of_the_pack() {
+    let decisions = story();
+    let case = Case::open(Hash::of(b"d"), &decisions[60], 7);
+    let mut tally = Tally::default();
+    for d in &decisions {
+        tally.add(Hash::of(b"d").to_string(), d.clone());
+    }
+    let r = report_of(&tally, &[], std::slice::from_ref(&case), ReportKind::Case);
+    let pack = root_name(&case.id);
+    let want =
+        [format!("hb explain --pack {pack}"), format!("hb verify {pack} --key hb.pub"), format!("hb replay {pack}")];
+    assert_eq!(r.cases[0].commands, want);
+    let page = render(&r, &[]);
+    assert!(page.contains("<a href=\"normalized_metrics.csv\">") && !page.contains("hb export"), "{page}");
 }
 
 #[test]
@@ -331,7 +473,8 @@ fn the_page_is_one_file_in_which_foreign_text_does_nothing() {
         assert_eq!(skeleton(&page), harmless, "{text}");
         let places = ["href", "src", "url", "xlink"].map(|word| format!("{word}=\""));
         let links = places.iter().flat_map(|p| page.split(p.as_str()).skip(1));
-        assert!(links.clone().count() > 0 && links.into_iter().all(|l| l.starts_with('#')), "{text}");
+        let is_known = |l: &str| l.starts_with('#') || l.starts_with("normalized_metrics.csv\"");
+        assert!(links.clone().count() > 0 && links.into_iter().all(is_known), "{text}");
         for banned in ["<script", "\u{202e}", "\u{202b}", "\x1b", "\u{0}", "NaN", "=\"'"] {
             assert!(!page.contains(banned), "{banned} of {text}");
         }
@@ -380,6 +523,33 @@ fn large_reports_stay_small() {
         assert!(page.contains(left_out), "{left_out}");
     }
     assert!(page.len() < 3_000_000, "{}", page.len());
+}
+
+#[test]
+fn the_page_of_reports_has_the_limits_that_hold() {
+    let page = include_str!("../../../../docs/reference/reports.md");
+    for (what, most) in [
+        ("Flagged series with a chart", html::MAX_FLAGGED_CHARTS),
+        ("Series as expected with a chart", html::MAX_OTHER_CHARTS),
+        ("Flagged series in the table", html::MAX_SERIES_ROWS),
+        ("Points of a chart", chart::MAX_POINTS),
+        ("Flagged times of a chart", chart::MAX_SPANS),
+        ("Rows of numbers below a chart", html::MAX_TABLE_ROWS),
+        ("Decisions", html::MAX_DECISION_ROWS),
+        ("Cases", MAX_LISTED_CASES),
+        ("Decisions that series are summed up from", tally::KEPT_MAX),
+        ("Windows of series that charts are drawn from", WINDOWS_MAX),
+    ] {
+        let digits = most.to_string();
+        let grouped = match digits.len() {
+            0..=3 => digits,
+            n => format!("{},{}", &digits[..n - 3], &digits[n - 3..]),
+        };
+        assert!(page.contains(&format!("\n| {what} | {grouped} |")), "{what}: {grouped}");
+    }
+    assert!(page.contains("the JSON lists 1,000") && MAX_LISTED_DECISIONS == 1_000 && MAX_LISTED_SERIES == 1_000);
+    let headings = page.lines().filter(|l| l.starts_with("| ") && l.matches('|').count() == 4).count();
+    assert_eq!(headings, 11, "a limit that nothing holds");
 }
 
 #[test]

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Judged;
 
+/// Windows of all series together that tracks are made of at most: at about 300 bytes each some 150 MB. Older ones are
+/// dropped first.
+pub(crate) const WINDOWS_MAX: usize = 500_000;
+
 /// The numbers of one series over time, for its chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SeriesTrack {
@@ -30,6 +34,8 @@ pub struct SeriesTrack {
 pub struct TrackPoint {
     /// End of the window, ns since the epoch.
     pub end_ns: i64,
+    /// Readings.
+    pub count: u64,
     /// Mean; not finite when there was no sample.
     pub mean: f64,
     /// Smallest value.
@@ -80,6 +86,44 @@ pub struct FlaggedSpan {
     pub status: Status,
     /// Why, as the first window says.
     pub reason: String,
+}
+
+/// A value that lies on a straight line over the means of windows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Line {
+    /// What one unit of the mean adds to the value.
+    pub(crate) slope: f64,
+    /// The value at a mean of 0.
+    pub(crate) start: f64,
+}
+
+impl Line {
+    /// Fewest windows from which a line is found: two make one, and a third says whether it is one.
+    const WINDOWS_MIN: usize = 3;
+
+    /// How far a window may lie off it, relative to its value: what rounding does, and not more.
+    const TOLERANCE: f64 = 1e-6;
+
+    /// The line through (mean, value) of windows; none where the value follows something else.
+    pub(crate) fn through(windows: &[(f64, f64)]) -> Option<Line> {
+        let by_mean = |a: &&(f64, f64), b: &&(f64, f64)| a.0.total_cmp(&b.0);
+        let (low, high) = (windows.iter().min_by(by_mean)?, windows.iter().max_by(by_mean)?);
+        let slope = (high.1 - low.1) / (high.0 - low.0);
+        let line = Line { slope, start: low.1 - slope * low.0 };
+        let off = |(mean, value): &(f64, f64)| (line.at(*mean) - value).abs() / value.abs().max(1.0);
+        let is_line = slope.is_finite() && slope != 0.0 && windows.iter().all(|w| off(w) <= Line::TOLERANCE);
+        (windows.len() >= Line::WINDOWS_MIN && is_line).then_some(line)
+    }
+
+    /// The value at a mean.
+    fn at(self, mean: f64) -> f64 {
+        self.slope * mean + self.start
+    }
+
+    /// The mean at a value.
+    pub(crate) fn mean_of(self, value: f64) -> f64 {
+        (value - self.start) / self.slope
+    }
 }
 
 /// The times in which a series was not PASS, for its chart: windows that touch or overlap and have the same status are

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Report, SeriesReport, Status, WindowCounts, number};
+use super::{Readings, Report, SeriesReport, Status, number};
 use crate::diagnostic::{clip, neutralise};
 
 /// Most hints: a longer list is not read.
@@ -21,8 +21,11 @@ const MAX_PLACES: usize = 3;
 /// Characters of an asset's name that a sentence quotes.
 const NAME_CHARS: usize = 60;
 
-/// Most series whose onset is told: the first ones are the ones to look at.
-const MAX_ONSETS: usize = 3;
+/// Most series of which is told how they left their baseline: the first ones are the ones to look at.
+const MAX_MANNERS: usize = 3;
+
+/// Fewest flagged windows of which can be told whether something lasts.
+const MIN_LASTING: u64 = 3;
 
 /// What happened, in one sentence with the status first.
 pub(super) fn sentence(r: &Report) -> String {
@@ -44,24 +47,31 @@ pub(super) fn headline(r: &Report) -> String {
     if r.series.is_empty() {
         return match r.status {
             Status::Pass => format!("{} within limits", all_of(w.total, "window")),
-            status => format!("{} {}, and no series says why", counted(of(w, status), "window"), what(status)),
+            status => format!("{} {}, and no series says why", counted(w.of(status), "window"), what(status)),
         };
     }
-    let count = |wanted: &[Status]| r.series.iter().filter(|s| wanted.contains(&s.status)).count() as u64;
-    let drifting = count(&[Status::Drift, Status::Fail]);
-    let (broken, empty) = (count(&[Status::Error]), count(&[Status::NoData]));
-    let now = r.series.iter().any(|s| s.is_flagged_last);
-    let (n, verb, reason) = match (drifting, broken) {
-        (0, 0) => (empty, "could not be judged", " for want of data"),
-        (0, _) => (broken, "could not be judged", " because a rule failed"),
-        (1, _) if now => (1, "drifts", ""),
-        (_, _) if now => (drifting, "drift", ""),
-        _ => (drifting, "drifted", ""),
+    let (drifting, rest): (Vec<&SeriesReport>, Vec<&SeriesReport>) =
+        r.series.iter().partition(|s| matches!(s.status, Status::Drift | Status::Fail));
+    let (broken, empty): (Vec<&SeriesReport>, Vec<&SeriesReport>) =
+        rest.iter().partition(|s| s.status == Status::Error);
+    let (now, over): (Vec<&SeriesReport>, Vec<&SeriesReport>) =
+        drifting.iter().partition(|s| matches!(s.last_status, Some(Status::Drift | Status::Fail)));
+    let last = |series: &[&SeriesReport]| series.iter().any(|s| s.last_status.is_some());
+    let (told, verb, reason, is_on) = match (now.len(), drifting.len(), broken.len()) {
+        (0, 0, 0) => (&empty, "could not be judged", " for want of data", last(&empty)),
+        (0, 0, _) => (&broken, "could not be judged", " because a rule failed", last(&broken)),
+        (0, ..) => (&drifting, "drifted", "", false),
+        (1, ..) => (&now, "drifts", "", true),
+        _ => (&now, "drift", "", true),
     };
-    let mut text = format!("{n} of {} {verb} on {}{reason}{}", counted(r.series_judged, "series"), places(r), when(r));
-    let others = broken + empty - if drifting == 0 { n } else { 0 };
+    let (n, all) = (told.len(), counted(r.series_judged, "series"));
+    let mut text = format!("{n} of {all} {verb} on {}{reason}{}", places(told, r), when(told, is_on));
+    // Writing to a String cannot fail.
+    if !now.is_empty() && !over.is_empty() {
+        let _ = write!(text, "; {} more drifted earlier", over.len());
+    }
+    let others = rest.len() - if drifting.is_empty() { n } else { 0 };
     if others > 0 {
-        // Writing to a String cannot fail.
         let _ = write!(text, "; {others} more could not be judged");
     }
     text
@@ -129,9 +139,9 @@ pub(crate) fn age(seconds: i64) -> String {
     parts.join(" ")
 }
 
-/// The assets that are affected.
-fn places(r: &Report) -> String {
-    let assets: BTreeSet<&str> = r.series.iter().map(|s| s.asset.as_str()).collect();
+/// The assets that these series are of.
+fn places(series: &[&SeriesReport], r: &Report) -> String {
+    let assets: BTreeSet<&str> = series.iter().map(|s| s.asset.as_str()).collect();
     let named: Vec<String> = assets.iter().take(MAX_PLACES).map(|a| clip(a, NAME_CHARS).into_owned()).collect();
     match (assets.len(), named.as_slice()) {
         (_, []) => "no asset".into(),
@@ -143,14 +153,17 @@ fn places(r: &Report) -> String {
     }
 }
 
-/// Since when, or from when to when.
-fn when(r: &Report) -> String {
-    let first = r.series.iter().map(|s| s.first_flagged.as_str()).min().unwrap_or_default();
-    if r.series.iter().any(|s| s.is_flagged_last) {
-        return format!(" since {}", moment(first));
+/// Since when, or from when to when, these series were flagged; one of them at least.
+fn when(series: &[&SeriesReport], is_on: bool) -> String {
+    // Of two that began at the same time the one that began before it was earlier.
+    let first = series.iter().map(|s| (s.first_flagged.as_str(), !s.began_before)).min();
+    let (first, is_seen) = first.unwrap_or_default();
+    let before = if is_seen { "" } else { "before " };
+    if is_on {
+        return format!(" since {before}{}", moment(first));
     }
-    let last = r.series.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
-    format!(" from {}", moments(first, last))
+    let last = series.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
+    format!(" from {before}{}", moments(first, last))
 }
 
 /// Where to look next, the most telling first.
@@ -184,7 +197,7 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
             r.assets.len()
         ));
     }
-    hints.extend(r.series.iter().filter_map(onset).take(MAX_ONSETS));
+    hints.extend(r.series.iter().filter_map(manner).take(MAX_MANNERS));
     if let Some(s) = r.series.iter().find(|s| s.contribution >= 0.8).filter(|_| r.series.len() > 1) {
         hints.push(format!(
             "{} makes up {} % of all that was found: begin there.",
@@ -192,7 +205,7 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
             number((s.contribution * 100.0).round())
         ));
     }
-    if !r.series.is_empty() && !r.series.iter().any(|s| s.is_flagged_last) {
+    if !r.series.is_empty() && r.series.iter().all(|s| s.last_status.is_none()) {
         let last = r.series.iter().map(|s| s.last_flagged.as_str()).max().unwrap_or_default();
         hints.push(format!("All series have been within limits again since {}.", moment(last)));
     }
@@ -219,6 +232,10 @@ pub(super) fn hints(r: &Report) -> Vec<String> {
 /// Series that left their baseline together point to a common cause; otherwise the first one matters.
 fn together(r: &Report, hints: &mut Vec<String>) {
     let Some(earliest) = r.series.iter().map(|s| s.first_flagged.as_str()).min() else { return };
+    if r.series.iter().any(|s| s.began_before) {
+        // Nobody saw which was first.
+        return;
+    }
     let (first, later): (Vec<&SeriesReport>, Vec<&SeriesReport>) =
         r.series.iter().partition(|s| s.first_flagged == earliest);
     if first.len() > 1 {
@@ -239,15 +256,30 @@ fn together(r: &Report, hints: &mut Vec<String>) {
 }
 
 /// What the way in which a series left its baseline points to.
-fn onset(s: &SeriesReport) -> Option<String> {
-    let onset = s.onset.as_ref()?;
+fn manner(s: &SeriesReport) -> Option<String> {
     let label = neutralise(&s.label);
-    Some(if onset.sudden {
-        let at = moment(&s.first_flagged);
-        format!("{label} jumped within one window: look for what was changed or failed at about {at}.")
-    } else {
-        let took = age(onset.took_sec);
-        format!("{label} moved away over {took}: look for wear, fouling, load or a sensor that drifts.")
+    Some(match (&s.onset, s.readings) {
+        (Some(onset), _) if onset.sudden => {
+            let at = moment(&s.first_flagged);
+            format!("{label} jumped within one window: look for what was changed or failed at about {at}.")
+        }
+        (Some(onset), _) => {
+            let took = age(onset.took_sec);
+            format!("{label} moved away over {took}: look for wear, fouling, load or a sensor that drifts.")
+        }
+        (None, Some(Readings::Single)) => format!(
+            "{label} has single readings far out, while its mean moved little: look for shocks, interference or a \
+             loose contact."
+        ),
+        (None, Some(Readings::Still)) => {
+            format!("{label} does not move at all: check the sensor and what reads it before the machine itself.")
+        }
+        // A series without samples has a hint of its own.
+        (None, None) if s.worst.observed.is_some() && s.windows_flagged < MIN_LASTING && !s.began_before => {
+            let windows = if s.windows_flagged == 1 { "one window" } else { "two windows" };
+            format!("{label} was flagged in {windows} only: what comes next tells whether it lasts.")
+        }
+        (None, None) => return None,
     })
 }
 
@@ -260,16 +292,6 @@ fn names(series: &[&SeriesReport]) -> String {
         [] => String::new(),
         [one] => one.clone(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
-    }
-}
-
-fn of(w: &WindowCounts, status: Status) -> u64 {
-    match status {
-        Status::Pass => w.pass,
-        Status::Drift => w.drift,
-        Status::Fail => w.fail,
-        Status::NoData => w.no_data,
-        Status::Error => w.error,
     }
 }
 

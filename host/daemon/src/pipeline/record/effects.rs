@@ -7,8 +7,7 @@ use hb_engine::partition::PartitionInput;
 use hb_engine::spec::LatePolicy;
 use hb_log::hash::Hash;
 
-use super::words::counter_of;
-use super::{Recorder, decision_entry, text_map};
+use super::{Recorder, counter_of, decision_entry, text_map};
 use crate::case::Case;
 use crate::clock;
 use crate::pipeline::recover::core_name;

@@ -26,7 +26,7 @@ pub fn decision_entry(hash: Hash, d: &Decision) -> Value {
 }
 
 /// The counter of a status.
-pub(super) fn counter_of(status: Status) -> &'static str {
+pub fn counter_of(status: Status) -> &'static str {
     match status {
         Status::Pass => "decisions.pass",
         Status::NoData => "decisions.no_data",
