@@ -89,6 +89,59 @@ fn every_key_has_an_example_that_is_read_and_a_default_that_holds() {
         }
     }
     assert!(defaults > 40, "{defaults}");
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        assert!(!row.contains("| |"), "a cell without a word: {row}");
+    }
+}
+
+#[test]
+fn a_word_in_place_of_a_section_is_read() {
+    let schema = Schema::read();
+    let validator = jsonschema::validator_for(&schema.whole).unwrap();
+    let page = fs::read_to_string(repository().join("docs/reference/config.md")).unwrap();
+    let mut words = 0;
+    for section in &schema.sections {
+        for word in &section.words {
+            let mut shown = section.least.clone();
+            *shown.pointer_mut(&section.at).unwrap() = json!(word);
+            assert!(validator.is_valid(&shown), "{word} of {}: {shown:#}", section.name);
+            schema.load(&shown).unwrap_or_else(|told| panic!("{word} of {}: {told}", section.name));
+            assert!(page.contains(&format!("\n| `{word}` | word |")), "{word} of {} is not in the page", section.name);
+            words += 1;
+        }
+    }
+    assert!(words > 0);
+}
+
+#[test]
+fn a_key_without_a_value_counts_as_absent() {
+    let schema = Schema::read();
+    let validator = jsonschema::validator_for(&schema.whole).unwrap();
+    let mut optional = 0;
+    for section in schema.sections.iter().filter(|section| !section.is_choice) {
+        for key in section.keys.keys() {
+            let empty = section.with(key, Value::Null);
+            let named = format!("{key} of {}", section.name);
+            let (read, left_out) = (schema.load(&empty), schema.load(&section.without(key)));
+            assert_eq!(validator.is_valid(&empty), read.is_ok(), "{named}: schema and program do not agree");
+            assert_eq!(read.ok().map(|c| c.config), left_out.ok().map(|c| c.config), "{named}");
+            optional += u32::from(validator.is_valid(&empty));
+        }
+    }
+    assert!(optional > 40, "{optional}");
+}
+
+#[test]
+fn the_list_of_the_reference_names_each_page_and_schema() {
+    let folder = repository().join("docs/reference");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            name == "README.md" || list.contains(&format!("]({name})")),
+            "{name} is not in docs/reference/README.md"
+        );
+    }
 }
 
 #[test]
@@ -102,7 +155,7 @@ fn limits_and_words_are_those_of_the_program() {
                 told.map(|told| told.to_string()).unwrap_or_default()
             };
             if let (Some(low), Some(high)) = (about["minimum"].as_f64(), about["maximum"].as_f64()) {
-                let whole = about["type"] == "integer";
+                let whole = about["type"] == "integer" || about["type"][0] == "integer";
                 let number = |x: f64| if whole { json!(x as i64) } else { json!(x) };
                 for beyond in [if low == 0.0 || whole { low - 1.0 } else { low / 2.0 }, high + 1.0] {
                     let told = refused(number(beyond));
@@ -166,6 +219,8 @@ struct Section {
     at: String,
     /// One key alone is written.
     is_choice: bool,
+    /// Words that may stand in its place.
+    words: Vec<String>,
 }
 
 impl Section {
@@ -210,15 +265,20 @@ impl Schema {
             return;
         }
         // Where a word may stand in place of a mapping, the mapping is meant.
-        let section = section["oneOf"].as_array().and_then(|ways| ways.last()).unwrap_or(section);
+        let ways = section["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let words = ways.iter().filter_map(|way| way["enum"].as_array()).flatten();
+        let words = words.filter_map(|word| word.as_str().map(str::to_owned)).collect();
+        let section = ways.last().unwrap_or(section);
         let keys = section["properties"].as_object().unwrap().clone();
         let is_choice = section["maxProperties"] == 1;
-        let this = Section { name: name.to_owned(), keys: keys.clone(), least, at: at.clone(), is_choice };
+        let this = Section { name: name.to_owned(), keys: keys.clone(), least, at: at.clone(), is_choice, words };
         let inner: Vec<_> = keys
             .iter()
             .filter_map(|(key, about)| {
                 let is_list = about["items"].is_object();
-                let held = if is_list { &about["items"]["$ref"] } else { &about["$ref"] };
+                // What may be left out may be nothing too.
+                let alone = if about["$ref"].is_string() { about } else { &about["anyOf"][0] };
+                let held = if is_list { &about["items"]["$ref"] } else { &alone["$ref"] };
                 let name = held.as_str()?.strip_prefix("#/$defs/")?.to_owned();
                 let least = this.with(key, about["examples"][0].clone());
                 Some((name, least, format!("{at}/{key}{}", if is_list { "/0" } else { "" })))

@@ -242,10 +242,11 @@ fn config_page(sections: &[Section]) -> String {
         for key in keys {
             let Key { name, kind, meaning, default, example } = key;
             let value = value(name, kind);
-            let default = default.as_deref().unwrap_or(if *is_choice { "" } else { "must be given" });
+            let default = default.as_deref().unwrap_or(if *is_choice { "one of these" } else { "must be given" });
             let example = match example {
                 Some(text) => format!("`{text}`"),
-                None if kind.is_empty() => String::new(),
+                // A word is its own example.
+                None if kind.is_empty() => format!("`{name}`"),
                 // JSON is YAML.
                 None => format!("`{}`", schema::example(key, sections)),
             };
@@ -348,8 +349,8 @@ One.
 
 | Key | Value | Default | Example | Meaning |
 |---|---|---|---|---|
-| `file` | path | | `a.txt` | A file. |
-| `std_in` | word | | | The rest. |
+| `file` | path | one of these | `a.txt` | A file. |
+| `std_in` | word | one of these | `std_in` | The rest. |
 
 ## Event time
 

@@ -33,7 +33,12 @@ pub(super) fn text(sections: &[Section]) -> String {
 
 fn section(section: &Section, all: &[Section]) -> Map<String, Value> {
     let (words, keys): (Vec<&Key>, Vec<&Key>) = section.keys.iter().partition(|key| key.kind.is_empty());
-    let properties: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), property(key, all))).collect();
+    // A key without a value counts as absent, where it may be absent.
+    let of = |key: &Key| {
+        let is_needed = section.is_choice || key.default.is_none();
+        if is_needed { property(key, all) } else { or_nothing(property(key, all)) }
+    };
+    let properties: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), of(key))).collect();
     let mut object = json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if section.is_choice {
         (object["minProperties"], object["maxProperties"]) = (json!(1), json!(1));
@@ -87,6 +92,22 @@ fn property(key: &Key, all: &[Section]) -> Value {
         whole["default"] = default;
     }
     whole["examples"] = json!([example(key, all)]);
+    whole
+}
+
+/// The same, or nothing.
+fn or_nothing(mut property: Value) -> Value {
+    if let Some(kind) = property.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+    }
+    if let Some(words) = property.get_mut("enum").and_then(Value::as_array_mut) {
+        words.push(Value::Null);
+    }
+    let Some(held) = property.as_object_mut().and_then(|p| p.remove("$ref")) else { return property };
+    let mut whole = json!({ "anyOf": [{ "$ref": held }, { "type": "null" }] });
+    if let (Some(whole), Value::Object(rest)) = (whole.as_object_mut(), property) {
+        whole.extend(rest);
+    }
     whole
 }
 
