@@ -14,7 +14,10 @@ use serde_json::Value;
 
 use crate::support::hb::{Hb, Output, at, repository, surround};
 
-/// Lines of a terminal nobody has resized.
+/// Columns of a terminal that nobody has resized: no line of a list of verbs is broken there.
+const SCREEN_COLUMNS: usize = 80;
+
+/// Lines of the list of all verbs and the flags of all of them: two looks at such a terminal, one at a larger one.
 const SCREEN_LINES: usize = 40;
 
 /// A child that says nothing for this long and does not end hangs.
@@ -26,8 +29,13 @@ const SECONDS: u64 = 1_200;
 #[test]
 fn help_fits_a_screen_and_every_verb_shows_an_example() {
     let hb = Hb::new();
-    let help = hb.done(&["--help"]).stdout;
+    let help = Output::of(hb.command(&["--help"]).env("COLUMNS", SCREEN_COLUMNS.to_string())).stdout;
     assert!(help.lines().count() <= SCREEN_LINES, "{help}");
+    let long: Vec<&str> = help.lines().filter(|line| line.chars().count() > SCREEN_COLUMNS).collect();
+    assert!(long.is_empty(), "{long:#?}");
+    // And none was broken to fit: what goes on stands further right than any verb.
+    let listed = help.lines().skip_while(|l| !l.starts_with("Commands:")).skip(1).take_while(|l| !l.is_empty());
+    assert!(listed.clone().count() > 10 && listed.clone().all(|l| !l.starts_with("   ")), "{help}");
     let verbs = commands(&help);
     assert!(verbs.len() > 10, "{verbs:?}");
     // Verbs within verbs too, however deep.

@@ -59,7 +59,7 @@ use session::Stream;
     version,
     max_term_width = 110,
     disable_help_subcommand = true,
-    // All of it fits a screen of 40 lines.
+    // All of it is read at one look: 40 lines of 80 columns.
     help_template = "{about-with-newline}{usage-heading} {usage}\n\n{all-args}{after-help}",
     after_help = "Start here:  hb init && hb check && hb daemon --once"
 )]
@@ -82,14 +82,15 @@ pub(crate) struct Global {
     /// Print JSON for scripts.
     #[arg(long, global = true)]
     json: bool,
-    /// When to colour: auto, always, never. NO_COLOR is obeyed.
+    /// Colour: auto (default), always, never; NO_COLOR is obeyed.
     #[arg(
         long,
         global = true,
         value_name = "WHEN",
         default_value = "auto",
         value_parser = ["auto", "always", "never"],
-        hide_possible_values = true
+        hide_possible_values = true,
+        hide_default_value = true
     )]
     color: String,
     /// Lines on stderr: text or json.
@@ -112,10 +113,12 @@ enum Verb {
     /// Write a commented config, a telemetry schema and a host key.
     #[command(after_help = "Example: hb init --dir plant")]
     Init(manage::InitArgs),
-    /// Check config, plugins and policies with the daemon's own start code, without starting.
+    /// Check config, plugins, policies with the daemon's own start code.
+    ///
+    /// Every mistake is told with its place and the way out, and nothing is started.
     #[command(after_help = "Example: hb check --config hb.yaml")]
     Check,
-    /// Read the sources, judge, record, pack evidence; until stopped, or once.
+    /// Read sources, judge, record, pack evidence; until stopped, or once.
     #[command(after_help = "Example: hb daemon --config hb.yaml --once")]
     Daemon(daemon::DaemonArgs),
     /// Let the running daemon read config, plugins and policies again.
@@ -133,7 +136,7 @@ enum Verb {
     #[command(after_help = "Example: hb top
          hb top --once --json")]
     Top(top::TopArgs),
-    /// Normalize telemetry of a file, a broker or a socket into an artifact directory.
+    /// Normalize a file, a broker or a socket into an artifact directory.
     #[command(after_help = "Example: hb ingest telemetry.jsonl --out live
          hb ingest --source mqtt --broker tcp://127.0.0.1:1883 --topic 'plant/#' --for 30s --out live
          hb ingest --source syslog --listen udp://127.0.0.1:5514 --max-frames 1000 --out live")]
@@ -157,7 +160,7 @@ enum Verb {
         after_help = "Example: hb inject --fault latency_spike --input metrics.csv --output bad.csv --param delay_ms=500"
     )]
     Inject(inject::InjectArgs),
-    /// Play a plant that falls ill: faults found, a kill survived, evidence proved.
+    /// Play a plant that falls ill: find it, survive a kill, prove it.
     #[command(after_help = "Example: hb demo --seed 7 --keep demo")]
     Demo(demo::DemoArgs),
     /// Make telemetry of a simulated plant, with faults when asked to.
@@ -174,7 +177,7 @@ enum Verb {
     /// Verify an evidence pack; needs no state.
     #[command(after_help = "Example: hb verify evidence_case-1f00ba4.zip --key hb.pub")]
     Verify(evidence::VerifyArgs),
-    /// Re-execute a pack's decision and compare it byte for byte; needs no state.
+    /// Re-execute a pack's decision, byte for byte; needs no state.
     #[command(after_help = "Example: hb replay evidence_case-1f00ba4")]
     Replay(evidence::ReplayArgs),
     /// Which cases are kept whatever their age.

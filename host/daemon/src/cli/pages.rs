@@ -20,6 +20,7 @@ const PAGE_HEAD: &str = "\
 What stands here is what `--help` says.
 Data goes to stdout, talk goes to stderr; `--json` makes the data JSON.
 [Exit codes](exit-codes.md) say who must act.
+Every verb takes `--log-format text` or `json` too, or `HB_LOG_FORMAT`, for the form of its lines on stderr; no help repeats it.
 ";
 
 /// Arguments of `hb completions`.
