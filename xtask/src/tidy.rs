@@ -1,10 +1,11 @@
 //! The rules no compiler knows: each reads the project's files and returns what breaks it. Nothing is compiled.
 //!
 //! [`floors`] keeps the daemon's modules in order, [`purity`] keeps clocks and files out of the deciding crates,
-//! [`manifests`] keeps dependencies in one place, [`markdown`] keeps links alive, [`source`] keeps files readable, and
-//! [`generated`] makes the pages that repeat what the source says, with [`schema`], [`metrics`] and [`comments`], and
-//! finds those that are stale.
+//! [`manifests`] keeps dependencies in one place, [`markdown`] keeps links alive, [`boxes`] keeps commands true,
+//! [`source`] keeps files readable, and [`generated`] makes the pages that repeat what the source says, with [`schema`],
+//! [`metrics`] and [`comments`], and finds those that are stale.
 
+mod boxes;
 mod comments;
 mod floors;
 mod generated;
@@ -40,6 +41,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         purity::check_crates(root)?,
         manifests::check(&tree),
         markdown::check(&tree),
+        boxes::check(&tree),
         source::check(&tree),
         generated::check(&tree),
     ]
