@@ -204,8 +204,6 @@ struct State {
     error: Option<Arc<str>>,
     /// There is one as long as a connection stands.
     outbox: Option<Outbox>,
-    /// The connection does not read, as there is no room.
-    stands_still: bool,
     /// Filters of an earlier configuration, until the broker has confirmed that they are gone.
     stale_topics: Vec<String>,
     /// Answers to come for them on this connection, before those to barriers.
@@ -240,7 +238,6 @@ impl MqttTransport {
             since: Instant::now(),
             error: None,
             outbox: None,
-            stands_still: false,
             stale_topics,
             stale_pending: 0,
             stopped: false,
@@ -269,8 +266,11 @@ impl MqttTransport {
             out.clear();
             return MqttProgress::End;
         }
+        let was_full = state.deliveries.room(0) == 0;
         let progress = state.deliveries.read(max_messages, max_bytes, out);
-        self.shared.read_on(&mut state);
+        if was_full && state.deliveries.room(0) > 0 {
+            self.shared.call.notify_one();
+        }
         if let MqttProgress::Event(MqttEvent::Session { epoch, .. }) = progress {
             let options = &self.shared.options;
             self.position.epoch = epoch;
@@ -324,11 +324,13 @@ impl MqttHandle {
     /// that commits: a broker whose window is full sends nothing until it hears of it.
     pub fn acknowledge(&self, up_to: u64) {
         let mut state = self.0.lock();
+        let was_full = state.deliveries.room(0) == 0;
         state.deliveries.commit(up_to);
-        if self.0.send_acks(&mut state) {
+        let has_acks = self.0.send_acks(&mut state);
+        // The connection sends them, and reads on where it had no room.
+        if has_acks || (was_full && state.deliveries.room(0) > 0) {
             self.0.call.notify_one();
         }
-        self.0.read_on(&mut state);
     }
 
     /// Whether half of the broker's window, or of what hb takes, is used up: it should hear of a commit before it stops
@@ -409,14 +411,6 @@ impl Shared {
         }
         state.broken |= taken.is_err();
         any
-    }
-
-    /// Lets the connection read on if there is room again.
-    fn read_on(&self, state: &mut State) {
-        if state.stands_still && state.deliveries.room(0) > 0 {
-            state.stands_still = false;
-            self.call.notify_one();
-        }
     }
 
     /// A filter nobody subscribes to.

@@ -147,9 +147,14 @@ pub(super) struct Link {
     /// TLS may hold back what was written.
     unflushed: bool,
     pings: Interval,
-    /// Since the last ping something came, or nobody listened.
+    since_ping: SincePing,
+}
+
+/// Signs of life since the last ping.
+struct SincePing {
+    /// Something came, or nobody listened.
     heard: bool,
-    /// Since the last ping something was written: the ping at least.
+    /// Something was written: the ping at least.
     written: bool,
 }
 
@@ -182,8 +187,7 @@ impl Link {
             outgoing,
             unflushed: false,
             pings: pings(options.keep_alive_s),
-            heard: true,
-            written: true,
+            since_ping: SincePing { heard: true, written: true },
         })
     }
 
@@ -233,7 +237,7 @@ impl Link {
 
     /// Waits until something was written, or something was read if anybody listens, or a ping is due.
     pub(super) async fn transfer(&mut self, listens: bool) -> Result<(), String> {
-        self.heard |= !listens;
+        self.since_ping.heard |= !listens;
         if listens {
             self.make_room();
         }
@@ -243,11 +247,11 @@ impl Link {
             biased;
             _ = pings.tick() => self.ping(listens).await,
             written = write(writes, outgoing, unflushed), if has_to_write => {
-                self.written = true;
+                self.since_ping.written = true;
                 written.map_err(explain)
             }
             read = reads.read_buf(incoming), if listens => {
-                self.heard = true;
+                self.since_ping.heard = true;
                 match read {
                     Ok(0) => Err(CLOSED.to_owned()),
                     Ok(_) => Ok(()),
@@ -258,14 +262,14 @@ impl Link {
     }
 
     async fn ping(&mut self, listens: bool) -> Result<(), String> {
-        if !self.written {
+        if !self.since_ping.written {
             return Err("the broker takes nothing more".to_owned());
         }
         // Where hb itself stood still the answer has been here for long.
-        if !self.heard && !(listens && self.read_at_once().await) {
+        if !self.since_ping.heard && !(listens && self.read_at_once().await) {
             return Err("the broker does not answer pings".to_owned());
         }
-        (self.heard, self.written) = (false, false);
+        self.since_ping = SincePing { heard: false, written: false };
         self.outgoing.extend_from_slice(&PING);
         Ok(())
     }

@@ -143,9 +143,7 @@ impl Worker {
                 if state.closing {
                     return Ok(());
                 }
-                let room = state.deliveries.room(link.unsent());
-                state.stands_still = room == 0;
-                room
+                state.deliveries.room(link.unsent())
             };
             let read = link.packets(room, &mut happenings);
             if !happenings.is_empty() {

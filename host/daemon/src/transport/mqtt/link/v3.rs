@@ -21,9 +21,10 @@ pub(super) fn connect(options: &MqttOptions, out: &mut BytesMut) -> Result<(), N
 }
 
 pub(super) fn acknowledge(ack: Ack, out: &mut BytesMut) -> Result<(), NotTaken> {
-    let packet = match ack.exactly_once {
-        false => Packet::PubAck(PubAck::new(ack.packet_id)),
-        true => Packet::PubRec(PubRec::new(ack.packet_id)),
+    let packet = if ack.exactly_once {
+        Packet::PubRec(PubRec::new(ack.packet_id))
+    } else {
+        Packet::PubAck(PubAck::new(ack.packet_id))
     };
     write(&packet, out)
 }
