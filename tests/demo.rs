@@ -34,9 +34,18 @@ fn the_demo_finds_six_faults_survives_a_kill_and_proves_it() {
     let page = fs::read_to_string(repository().join("docs/start.md")).unwrap();
     let account = page.split("```text\n").find(|part| part.starts_with("fault ")).unwrap().split("```").next().unwrap();
     assert!(
-        fits(&format!("...\nAccount\n\n{account}...\n"), &said),
+        fits(&without_lateness(&format!("...\nAccount\n\n{account}...\n")), &without_lateness(&said)),
         "docs/start.md shows\n{account}\nand it is\n{said}"
     );
+}
+
+/// The account without how late the drift was found.
+fn without_lateness(text: &str) -> String {
+    let line = |line: &str| match line.find(" h ").filter(|_| line.starts_with("drift ")) {
+        Some(at) => format!("{}? h ??{}\n", &line[..at - 1], &line[at + 5..]),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 #[test]
