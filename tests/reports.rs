@@ -133,7 +133,8 @@ fn the_faults_of_a_plant_get_hints_that_fit_them() {
     let listed = hb.json(&["report", "list"]);
     let reports: Vec<Value> = listed.as_array().unwrap().iter().map(facts).collect();
     let hints = |machine: &str| -> String {
-        let of = reports.iter().filter(|r| r["assets"][0] == machine).flat_map(|r| r["investigation_hints"].as_array());
+        let of =
+            reports.iter().filter(|r| r["assets"][0] == machine).filter_map(|r| r["investigation_hints"].as_array());
         of.flatten().map(|hint| format!("{}\n", hint.as_str().unwrap())).collect()
     };
     for (machine, series, fits) in [
