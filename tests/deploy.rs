@@ -162,14 +162,14 @@ fn a_config_that_was_changed_here_stays() {
         let template = tree.join("examples/deploy").join(name);
         fs::write(&template, fs::read_to_string(&template).unwrap() + "# newer\n").unwrap();
     }
-    fs::remove_file(tree.join("policies/drift/robust_z.luau")).unwrap();
-    fs::remove_file(tree.join("policies/drift/robust_z.test.luau")).unwrap();
+    fs::remove_file(tree.join("policies/drift/stuck.luau")).unwrap();
+    fs::remove_file(tree.join("policies/drift/stuck.test.luau")).unwrap();
     let said = place.installed(&[]).stdout;
     assert!(said.contains("which was changed here"), "{said}");
     assert_eq!(fs::read_to_string(&config).unwrap(), ours);
     assert!(fs::read_to_string(place.root("etc/hb/hb.yaml.new")).unwrap().ends_with("# newer\n"));
     assert!(fs::read_to_string(&schema).unwrap().ends_with("# newer\n"), "nobody had changed it");
-    assert!(!place.root("opt/hb/share/hb/policies/drift/robust_z.luau").exists(), "an old policy stayed");
+    assert!(!place.root("opt/hb/share/hb/policies/drift/stuck.luau").exists(), "an old policy stayed");
     assert!(place.installed(&[]).stdout.starts_with("nothing to change"));
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn corpus(name: &str) -> Option<PathBuf> {
         std::env::var_os("HB_TEST_NOTES").map(|file| std::fs::OpenOptions::new().append(true).create(true).open(file));
     match notes {
         Some(file) => file.and_then(|mut file| file.write_all(note.as_bytes())).expect("the file of notes"),
-        None => print!("{note}"),
+        None => eprint!("{note}"),
     }
     None
 }

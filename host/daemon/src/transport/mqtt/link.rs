@@ -266,7 +266,8 @@ impl Link {
             return Err("the broker takes nothing more".to_owned());
         }
         // Where hb itself stood still the answer has been here for long.
-        if !self.since_ping.heard && !(listens && self.read_at_once().await) {
+        let has_heard = self.since_ping.heard || listens && self.read_at_once().await;
+        if !has_heard {
             return Err("the broker does not answer pings".to_owned());
         }
         self.since_ping = SincePing { heard: false, written: false };

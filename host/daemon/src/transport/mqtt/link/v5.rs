@@ -104,17 +104,17 @@ fn happening(packet: Packet) -> Result<Happening, String> {
             Happening::Message(Incoming { topic, payload: publish.payload, retained: publish.retain, sent })
         }
         Packet::PubRel(release) => Happening::Released(release.pkid),
-        Packet::SubAck(ack) => Happening::Subscribed(ack.return_codes.iter().map(granted).collect()),
+        Packet::SubAck(ack) => Happening::Subscribed(ack.return_codes.into_iter().map(granted).collect()),
         Packet::UnsubAck(_) => Happening::Unsubscribed,
         Packet::Disconnect(farewell) => return Err(format!("{CLOSED}: {}", words(&farewell.reason_code))),
         _ => Happening::Nothing,
     })
 }
 
-fn granted(code: &SubscribeReasonCode) -> Result<Qos, String> {
+fn granted(code: SubscribeReasonCode) -> Result<Qos, String> {
     match code {
         SubscribeReasonCode::Success(QoS::AtMostOnce) => Ok(Qos::AtMostOnce),
         SubscribeReasonCode::Success(_) => Ok(Qos::AtLeastOnce),
-        refused => Err(words(refused)),
+        refused => Err(words(&refused)),
     }
 }
